@@ -3,6 +3,9 @@
 #![cfg(feature = "sql")]
 #![allow(unsafe_code, reason = "an allocator is unsafe; this one passes everything on")]
 
+#[cfg(all(feature = "protobuf", feature = "schema-registry"))]
+mod registry;
+
 use millstream::session::{Session, Trigger};
 use millstream::stream::{
     Checkpointed, Count, Flow, Input, StateBackend, TimeOffset, WindowResult, WindowResults,
@@ -326,6 +329,49 @@ fn rows_over_sockets_cost_no_allocation() {
                 writeln!(lines, "word-{}", n % 50).unwrap();
             }
         }
+        for _ in 0..3 {
+            exchange(&lines, &mut to, &mut from, &mut buffer);
+        }
+        let counted = allocations(|| exchange(&lines, &mut to, &mut from, &mut buffer));
+        assert_eq!(counted, 0, "{sql}");
+        query.stop().unwrap();
+    }
+}
+
+/// Decodes records with a schema of a registry, and messages of Protobuf. They are sent as lines:
+/// they contain no line feed, and only bytes that are text.
+#[cfg(all(feature = "protobuf", feature = "schema-registry"))]
+#[test]
+fn records_that_are_decoded_cost_no_allocation() {
+    let _alone = alone();
+    let registry = registry::FakeRegistry::start();
+    let schema = r#"{"type": "record", "name": "R", "fields": [{"name": "id", "type": "int"},
+        {"name": "tags", "type": {"type": "array", "items": "string"}}]}"#;
+    registry.register("s", 1, schema);
+    registry.register("s", 2, &schema.replace("\"int\"", "\"long\""));
+    let descriptors = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/protobuf/all.desc");
+    let avro = format!("from_avro(CAST(value AS BINARY), 's', '{}').tags[0]", registry.address);
+    let protobuf = format!("from_protobuf(CAST(value AS BINARY), 'test.Nested', '{descriptors}')");
+    let protobuf = format!("CAST({protobuf}.packed[1] AS STRING)");
+    for (decoded, records) in [
+        // Records of two schemas in turn.
+        (avro, ["\0\0\0\0\x01\x04\x02\x02a\0", "\0\0\0\0\x02\x06\x02\x02b\0"]),
+        (protobuf, ["\x12\x02\x08\x01\x1A\x02\x10\x05B\x01aR\x02\x01\x02", "R\x02\x01\x05"]),
+    ] {
+        let sql = format!("SELECT {decoded} AS value FROM lines");
+        let session = Session::new();
+        let (input, output) = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap()).into();
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        let reader = session.read_stream().format("socket").option("host", "127.0.0.1");
+        reader.option("port", port(&input)).load().unwrap().create_temp_view("lines");
+        let writer = session.sql(&sql).unwrap().write_stream().format("socket");
+        let writer = writer.option("host", "127.0.0.1").option("port", port(&output));
+        let config = config(1);
+        let writer = writer.option("format", "json").trigger(config.trigger).config(config);
+        let query = writer.start().unwrap();
+        let (mut to, mut from) = (input.accept().unwrap().0, output.accept().unwrap().0);
+        let (lines, mut buffer) =
+            (format!("{}\n", records.join("\n")).repeat(2_500), vec![0; 1 << 16]);
         for _ in 0..3 {
             exchange(&lines, &mut to, &mut from, &mut buffer);
         }

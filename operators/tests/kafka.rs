@@ -690,6 +690,33 @@ fn records_that_cannot_be_decoded_go_to_a_topic_of_their_own() {
     }
 }
 
+/// The SQL of the how-to, in `docs/src/kafka.md`, does what the page says.
+#[test]
+fn the_how_to_for_bad_records_can_be_run() {
+    let page = include_str!("../../docs/src/kafka.md");
+    let (_, section) = page.split_once("## Records that cannot be decoded").unwrap();
+    let (_, sql) = section.split_once("```sql\n").unwrap();
+    let (sql, _) = sql.split_once("```").unwrap();
+    let cluster = cluster(&[("orders", 1), ("good-orders", 1), ("bad-orders", 1)]);
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .set("linger.ms", "0")
+        .create()
+        .unwrap();
+    for value in [b"\x02", b"\x80"] {
+        producer.send(BaseRecord::<str, [u8]>::to("orders").payload(value.as_slice())).unwrap();
+    }
+    producer.flush(TIMEOUT).unwrap();
+    let sql = sql.replace("127.0.0.1:9092", &cluster.bootstrap_servers());
+    let sql = sql.replace("orders')\n  AS", "orders', trigger 'available-now')\n  AS");
+    Session::new().script(&sql, &mut |_| Ok(())).unwrap();
+    let sql = "SELECT hex(value), CAST(transform(headers, h -> CAST(h.value AS STRING)) AS STRING) FROM topic";
+    let text = |text: &str| Value::String(text.to_string());
+    assert_eq!(read_back(&cluster, "good-orders", sql), [[text("7B226964223A317D"), Value::Null]]);
+    let headers = "[orders, 0, 1, byte 0: the data ends within an integer]";
+    assert_eq!(read_back(&cluster, "bad-orders", sql), [[text("80"), text(headers)]]);
+}
+
 #[cfg(not(feature = "kafka-tls"))]
 #[test]
 fn encryption_names_the_feature_that_it_needs() {

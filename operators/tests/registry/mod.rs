@@ -1,6 +1,9 @@
 //! A schema registry on localhost for tests: an HTTP server with given answers, which records the
 //! requests.
 
+// Not every test that includes this module uses all of it.
+#![allow(dead_code, reason = "see above")]
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

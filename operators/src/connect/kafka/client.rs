@@ -106,6 +106,44 @@ const WITHOUT_EFFECT: [&str; 6] = [
     "partition.assignment.strategy",
 ];
 
+/// The user and the password of a login module of Java's client, such as `…PlainLoginModule required
+/// username="u" password="p";`.
+fn login_of_jaas(what: &str, config: &str) -> PlanResult<[String; 2]> {
+    // Without the value, which contains the password.
+    let refused = |reason: &str, fix: &str| {
+        let reason = format!("{what}: Kafka option 'sasl.jaas.config' {reason}");
+        PlanError::new("UNSUPPORTED_OPTION", reason, fix)
+    };
+    let module = config.split_whitespace().next().unwrap_or_default();
+    let is_known = [".PlainLoginModule", ".ScramLoginModule"].iter().any(|m| module.ends_with(m));
+    if !is_known {
+        return Err(refused(
+            "has another login module than PlainLoginModule and ScramLoginModule",
+            "Use the options of librdkafka, such as kafka.sasl.username",
+        ));
+    }
+    let part = |name: &str| {
+        let (_, rest) = config.split_once(&format!(" {name}=\""))?;
+        let mut value = String::new();
+        let mut letters = rest.chars();
+        while let Some(letter) = letters.next() {
+            match letter {
+                '"' => return Some(value),
+                '\\' => value.push(letters.next()?),
+                letter => value.push(letter),
+            }
+        }
+        None
+    };
+    match (part("username"), part("password")) {
+        (Some(user), Some(password)) => Ok([user, password]),
+        _ => Err(refused(
+            "has no username or no password",
+            "PlainLoginModule required username=\"…\" password=\"…\";",
+        )),
+    }
+}
+
 /// Fails for a protocol or a mechanism that the client library was built without.
 fn refuse_missing_security(what: &str, key: &str, value: &str) -> PlanResult<()> {
     let value = value.trim().to_ascii_uppercase();
@@ -151,6 +189,11 @@ impl Client {
                         PlanError::new("INVALID_OPTION_VALUE", reason, "Give milliseconds")
                     })?;
                     timeout = Duration::from_millis(ms.max(1));
+                }
+                "sasl.jaas.config" => {
+                    let [user, password] = login_of_jaas(what, &value)?;
+                    made.push(("sasl.username".to_string(), user));
+                    made.push(("sasl.password".to_string(), password));
                 }
                 "request.timeout.ms" if role == Role::Consumer => {
                     made.push(("socket.timeout.ms".to_string(), value));
@@ -263,5 +306,24 @@ impl Client {
     /// The bootstrap servers from the options.
     pub fn servers(&self) -> &str {
         &self.servers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_of_java_is_a_user_and_a_password() {
+        let module = "org.apache.kafka.common.security.scram.ScramLoginModule required";
+        let login = |rest: &str| login_of_jaas("test", &format!("{module}{rest}"));
+        let found = login(r#" username="a b" password="x\"y=;z";"#).unwrap();
+        assert_eq!(found, ["a b", "x\"y=;z"]);
+        for bad in [" username=\"secret\";", " username=\"secret", ""] {
+            let error = login(bad).unwrap_err().to_string();
+            assert!(error.contains("UNSUPPORTED_OPTION") && !error.contains("secret"), "{error}");
+        }
+        let kerberos = "com.sun.security.auth.module.Krb5LoginModule required keyTab=\"k\";";
+        assert!(login_of_jaas("test", kerberos).is_err());
     }
 }
