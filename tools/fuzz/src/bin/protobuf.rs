@@ -4,6 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use millstream::session::Session;
+use millstream::table::value::Value;
 use std::cell::OnceCell;
 
 const ALL: &[u8] = include_bytes!("../../../../operators/tests/protobuf/all.desc");
@@ -40,8 +41,13 @@ fuzz_target!(|data: &[u8]| {
         let session = session.get_or_init(Session::new);
         let frame = session.sql(&format!("SELECT {read} AS m")).expect("a message type");
         let row = frame.collect().expect("a bad message is a row of NULL");
-        if any_as_json || message == "old.Old" || is_on(4) {
-            return; // JSON is not written back, nor a required field without a value
+        let is_bad = match &row[0][0] {
+            Value::Struct(fields) => fields.iter().all(|field| *field == Value::Null),
+            other => panic!("a message is a struct, not {other:?}"),
+        };
+        // A bad message would come back as a good one with empty lists, and JSON is not written.
+        if is_bad || any_as_json {
+            return;
         }
         let written = format!("to_protobuf({read}, '{message}', X'{set}')");
         let options = options.replace("'schema.registry.header', 'true'", "'mode', 'FAILFAST'");
