@@ -271,21 +271,6 @@ mod with_protobuf {
     }
 
     #[test]
-    fn few_bytes_do_not_take_much_memory() {
-        // Each empty message is a row of 18 fields.
-        let sql = |count: usize| {
-            format!(
-                "SELECT size(from_protobuf(unhex(repeat('0A00', n)), 'test.Wide', '{}').all) \
-                 FROM VALUES ({count}) AS t(n)",
-                descriptors("test"),
-            )
-        };
-        assert_eq!(rows(&Session::new(), &sql(20_000)).unwrap(), [[Value::Long(20_000)]]);
-        let error = error(&Session::new(), &sql(900_000));
-        assert!(error.contains("the message has too many fields"), "{error}");
-    }
-
-    #[test]
     fn the_header_of_a_registry_is_skipped_and_its_message_type_checked() {
         let read = |hex: &str, message: &str| {
             let options = json!({"schema.registry.header": "true", "mode": "PERMISSIVE", "columnNameOfError": "e"});

@@ -22,6 +22,10 @@ use std::collections::HashSet;
 /// included: 128 MiB of slots. Without a limit, a few bytes could be any number of empty messages.
 const SLOTS_MAX: usize = 1 << 24;
 
+/// The maximum number of occurrences of fields in a message and in those that enclose it: 128 MiB.
+/// Most of them may be of one field, whose last value counts.
+const FOUND_MAX: usize = 1 << 23;
+
 /// The maximum number of entries of the stack that is kept from one record to the next.
 const STACK_KEPT: usize = 1 << 16;
 
@@ -222,14 +226,16 @@ impl<'d> Reader<'_, 'd> {
                 }
             }
             if let (Some(found), Some(index)) = (found, known.index) {
-                self.push(base + index as usize, found);
+                self.push(base + index as usize, found)?;
             }
         }
         Ok(())
     }
 
-    fn push(&mut self, head: usize, found: Found) {
-        // A record has fewer than 2^32 bytes, and so fewer occurrences.
+    fn push(&mut self, head: usize, found: Found) -> Read {
+        if self.stack.found.len() >= FOUND_MAX {
+            return self.failed(0, "the message has too many fields");
+        }
         let at = self.stack.found.len() as u32;
         self.stack.found.push(found);
         let head = &mut self.stack.heads[head];
@@ -238,6 +244,7 @@ impl<'d> Reader<'_, 'd> {
             last => self.stack.found[last as usize].next = at,
         }
         head.last = at;
+        Ok(())
     }
 
     /// Reads the fields that a scan has found.

@@ -106,3 +106,23 @@ fn every_case_can_be_decoded() {
         assert!(there_and_back(name, bytes, false).is_some(), "{name} {bytes:?}");
     }
 }
+
+#[test]
+fn few_bytes_do_not_take_much_memory() {
+    let decode = |name: &str, part: &[u8], count: usize| {
+        let shape = Shape::of(&message_type(ALL, name).unwrap(), &ReadOptions::default()).unwrap();
+        let arena = Bump::new();
+        let decoded = Decoder::new(shape).decode(&part.repeat(count), &arena).map(drop);
+        (decoded.map_err(|error| error.to_string()), arena.allocated_bytes())
+    };
+    // Each empty message is a row of 18 fields.
+    assert_eq!(decode("test.Wide", &[0x0A, 0], 20_000).0, Ok(()));
+    // So many numbers of one field, of which the last one counts.
+    assert_eq!(decode("test.Scalars", &[0x10, 5], 100_000).0, Ok(()));
+    for (decoded, bytes) in
+        [decode("test.Wide", &[0x0A, 0], 900_000), decode("test.Scalars", &[0x10, 5], 9_000_000)]
+    {
+        assert!(decoded.unwrap_err().contains("the message has too many fields"));
+        assert!(bytes < 1 << 29, "{bytes}");
+    }
+}
