@@ -209,6 +209,34 @@ fn a_lost_peer_is_reconnected_and_its_unfinished_line_rejected() {
     query.stop().unwrap();
 }
 
+#[test]
+fn an_unfinished_line_before_a_reset_is_rejected_also_in_its_recording() {
+    let path = std::env::temp_dir().join(format!("millstream-reset-{}", std::process::id()));
+    drop(std::fs::remove_file(&path));
+    let record = path.display().to_string();
+    let session = Session::new();
+    let options = [("record", record.as_str()), ("atEnd", "stop")];
+    let sql = "SELECT value FROM lines";
+    let (query, listener) = over_socket(&session, &options, sql, "append", CONTINUOUS);
+    let (mut peer, _) = listener.accept().unwrap();
+    peer.write_all(b"whole\nhalf a li").unwrap();
+    until(&query, "the first line", |progress| progress.records_in == 1);
+    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    query.await_termination().unwrap();
+    assert_eq!(values(&session), ["whole"]);
+    assert_eq!(query.totals().last_bad_records[0].reason, "connection ended within a line");
+    drop(query);
+    let session = Session::new();
+    let reader = session.read_stream().format("capture").option("path", &record);
+    reader.load().unwrap().create_temp_view("lines");
+    let writer = session.sql(sql).unwrap().write_stream().format("memory");
+    let query = writer.query_name("out").trigger(CONTINUOUS).config(quiet()).start().unwrap();
+    query.await_termination().unwrap();
+    assert_eq!(values(&session), ["whole"]);
+    std::fs::remove_file(&path).unwrap();
+}
+
 /// A source that counts only the records of committed epochs, such as Kafka, beside one that counts
 /// them as they are read.
 #[test]

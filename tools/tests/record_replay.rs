@@ -521,3 +521,57 @@ fn unusable_captures_and_addresses_are_errors() {
         assert!(exit_code == Some(code) || (code == 1 && exit_code == Some(2)), "{args:?}: {said}");
     }
 }
+
+#[test]
+fn a_replay_sends_nothing_behind_the_end_of_its_peer() {
+    let (scratch, (server, seen)) = (Scratch::new("replay-gone"), serve());
+    let (to, path) = (server.to_string(), scratch.path("long.capture"));
+    let proxy = Listening::start(&["capture", "--listen", "127.0.0.1:0", "--to", &to, "-o", &path]);
+    let mut client = TcpStream::connect(proxy.at).unwrap();
+    for line in 0..2_000 {
+        writeln!(client, "{line:>4000}").unwrap();
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    client.read_to_string(&mut String::new()).unwrap();
+    take(&seen, 1);
+    proxy.stop();
+    // A service that reads a little of one connection and goes away.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let rude = listener.local_addr().unwrap().to_string();
+    let accepted = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 100]).unwrap();
+        drop(stream);
+        // Nobody connects again: a later connection would get the middle of the stream.
+        listener.set_nonblocking(true).unwrap();
+        move || listener.accept().is_ok()
+    });
+    let output = millstream().args(["replay", &path, "--to", &rude, "--speed", "max"]).output();
+    let output = output.unwrap();
+    let is_connected_again = accepted.join().unwrap();
+    assert!(!is_connected_again(), "{}", text(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("REPLAY_INVALID"), "{}", text(&output));
+    assert!(text(&output).contains("connections  1"), "{}", text(&output));
+}
+
+#[test]
+fn a_replay_of_nothing_is_an_error() {
+    let (scratch, (server, seen)) = (Scratch::new("replay-nothing"), serve());
+    let (to, path) = (server.to_string(), scratch.path("one.capture"));
+    let proxy = Listening::start(&["capture", "--listen", "127.0.0.1:0", "--to", &to, "-o", &path]);
+    let mut client = TcpStream::connect(proxy.at).unwrap();
+    writeln!(client, "line").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    client.read_to_string(&mut String::new()).unwrap();
+    take(&seen, 1);
+    proxy.stop();
+    for wrong in [&["--from", "2100-01-01T00:00:00Z"][..], &["--connection", "9"]] {
+        let output =
+            millstream().args(["replay", &path, "--to", &to]).args(wrong).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains("CAPTURE_SELECTS_NOTHING"), "{}", text(&output));
+    }
+    let output = millstream().args(["replay", &path, "--to", &to, "--loop", "0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+}

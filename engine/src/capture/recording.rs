@@ -21,8 +21,9 @@ use std::thread::JoinHandle;
 /// The limits at which a recording starts its next file; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rotation {
-    /// Size of a file, in bytes. It is checked before each event, so a file can exceed it by one
-    /// event and the end of the file; a compressed file by one compressed block.
+    /// Size of a file, in bytes, without the repeated open events at its start. It is checked before
+    /// each event, so a file can exceed it by one event and the end of the file; a compressed file by
+    /// one compressed block.
     pub bytes: Option<u64>,
     /// Recorded time of a file, in nanoseconds.
     pub ns: Option<u64>,
@@ -72,6 +73,9 @@ pub struct Recording {
     rotation: Rotation,
     existing: Existing,
     writer: CaptureWriter<File>,
+    /// The size of the file after the repeated open events, in bytes. It does not count towards the
+    /// limit: many open connections would else start a file at each event.
+    repeated_bytes: u64,
     /// Monotonic time of the file's first event.
     first_mono_ns: Option<u64>,
     /// The open events of connections that are still open, if the recording rotates.
@@ -117,6 +121,7 @@ impl Recording {
             rotation,
             existing,
             writer: CaptureWriter::new(file, options)?,
+            repeated_bytes: 0,
             first_mono_ns: None,
             open: BTreeMap::new(),
             before: Summary::default(),
@@ -159,7 +164,8 @@ impl Recording {
         let first = *self.first_mono_ns.get_or_insert(head.mono_ns);
         let is_old =
             self.rotation.ns.is_some_and(|most| head.mono_ns.saturating_sub(first) >= most);
-        let is_large = self.rotation.bytes.is_some_and(|most| self.writer.bytes() >= most);
+        let own_bytes = self.writer.bytes() - self.repeated_bytes;
+        let is_large = self.rotation.bytes.is_some_and(|most| own_bytes >= most);
         if !(is_old || is_large) {
             return Ok(());
         }
@@ -187,6 +193,7 @@ impl Recording {
             let open = Head { mono_ns, wall_ns, flags: open.flags | FLAG_REPEATED, ..*open };
             self.writer.append(&open, payload)?;
         }
+        self.repeated_bytes = self.writer.bytes();
         Ok(())
     }
 
@@ -317,5 +324,36 @@ mod tests {
             assert!(SYNCED.lock().unwrap().contains(&file), "{}", file.display());
             std::fs::remove_file(file).unwrap();
         }
+    }
+
+    #[test]
+    fn many_open_connections_do_not_start_a_file_at_each_event() {
+        let name = format!("millstream-many-open-{}.capture", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let rotation = Rotation { bytes: Some(10_000), ns: None };
+        let mut recording =
+            Recording::create(&path, &WriterOptions::default(), rotation, Existing::Keep).unwrap();
+        let head = |kind, connection| Head {
+            position: 0,
+            lines: 0,
+            mono_ns: 1,
+            wall_ns: 1,
+            connection,
+            direction: super::super::format::Direction::In,
+            kind,
+            flags: 0,
+        };
+        // The open events alone are longer than a file.
+        for connection in 0..1_000 {
+            recording.append(&head(Kind::Open, connection), &[0; 40]).unwrap();
+        }
+        let opened = recording.options.header.file;
+        for connection in 0..1_000 {
+            recording.append(&head(Kind::Data, connection), &[0; 40]).unwrap();
+        }
+        let last = recording.options.header.file;
+        recording.finish().unwrap();
+        (0..=last).for_each(|n| std::fs::remove_file(file_path(&path, rotation, n)).unwrap());
+        assert!((1..20).contains(&(last - opened)), "{} files for 1,000 events", last - opened);
     }
 }

@@ -1,6 +1,6 @@
 //! `millstream export`: a capture as JSON lines, as text, or as pcapng.
 
-use super::events::{self, Selection};
+use super::events::{self, Joined, Selection};
 use super::output::{Force, check_same, not_created};
 use super::packets_out::PacketWriter;
 use crate::failure::Failure;
@@ -11,7 +11,7 @@ use millstream_engine::capture::{
     ConnectionInfo, Direction, FLAG_CUT, FLAG_MIDSTREAM, FLAG_MORE, FLAG_REPEATED, Gap, Head,
     Ignored, IgnoredReason, Kind, Opener, Protocol, conflict_bytes,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Format::Text => Box::<Text>::default(),
         Format::Pcapng => Box::new(Packets(PacketWriter::begin(&mut out)?)),
     };
-    let mut damage = Vec::new();
+    let (mut damage, mut joined) = (Vec::new(), Joined::default());
     for (index, file) in files.iter().enumerate() {
         let export = |head: &Head, payload: &[u8]| {
             // A later file of a recording repeats the open events of open connections. The packets
@@ -83,8 +83,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             exporter.event(head, payload, &mut out).or_else(closed)
         };
         let found = match args.format {
-            Format::Pcapng => events::read_opened(file, &args.selection, export)?,
-            Format::Json | Format::Text => events::read(file, &args.selection, export)?,
+            Format::Pcapng => events::read_opened(file, &args.selection, &mut joined, export)?,
+            Format::Json | Format::Text => {
+                events::read(file, &args.selection, &mut joined, export)?
+            }
         };
         damage.extend(found.into_iter().map(|damage| (file.clone(), damage)));
     }
@@ -210,6 +212,8 @@ fn data(head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
 struct Text {
     partial: HashMap<(u32, bool), Vec<u8>>,
     partial_bytes: usize,
+    /// The directions whose current line has a gap.
+    broken: HashSet<(u32, bool)>,
 }
 
 impl Exporter for Text {
@@ -224,6 +228,19 @@ impl Exporter for Text {
         let key = (head.connection, head.direction == Direction::Out);
         match head.kind {
             Kind::Data => {
+                let payload = match self.broken.contains(&key) {
+                    true => match payload.iter().position(|byte| *byte == b'\n') {
+                        Some(end) => {
+                            self.broken.remove(&key);
+                            &payload[end + 1..]
+                        }
+                        None => return Ok(()),
+                    },
+                    false => payload,
+                };
+                if payload.is_empty() {
+                    return Ok(());
+                }
                 self.partial_bytes += payload.len() + OVERHEAD;
                 if self.partial_bytes > PARTIAL_MAX {
                     // The count still includes lines that have ended, so it is computed anew.
@@ -246,8 +263,11 @@ impl Exporter for Text {
                     self.partial.remove(&key);
                 }
             }
-            // The part of a line before a gap is dropped.
-            Kind::Gap => drop(self.partial.remove(&key)),
+            // A line with a gap is left out: its part before the gap, and its rest.
+            Kind::Gap => {
+                self.partial.remove(&key);
+                self.broken.insert(key);
+            }
             Kind::HalfClose | Kind::Reset => self.end(key, out)?,
             Kind::Close => {
                 self.end((head.connection, false), out)?;
@@ -268,6 +288,7 @@ impl Exporter for Text {
 impl Text {
     /// Writes the last line of a direction, although it has no line end.
     fn end(&mut self, key: (u32, bool), out: &mut dyn Write) -> io::Result<()> {
+        self.broken.remove(&key);
         let Some(line) = self.partial.remove(&key) else { return Ok(()) };
         out.write_all(&line)?;
         out.write_all(b"\n")
@@ -287,5 +308,38 @@ impl Exporter for Packets {
 
     fn finish(&mut self, _: &mut dyn Write) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_with_a_gap_is_left_out_of_the_text() {
+        let (mut text, mut out) = (Text::default(), Vec::new());
+        let gap = Gap::of_bytes(9, millstream_engine::capture::GapCause::Lost).encode();
+        for (kind, payload) in [
+            (Kind::Data, &b"one\nabc"[..]),
+            (Kind::Gap, &gap),
+            (Kind::Data, b"de"),
+            (Kind::Data, b"f\nghi\n"),
+            (Kind::Gap, &gap),
+            (Kind::Data, b"tail"),
+            (Kind::HalfClose, b""),
+        ] {
+            let head = Head {
+                position: 0,
+                lines: 0,
+                mono_ns: 0,
+                wall_ns: 0,
+                connection: 0,
+                direction: Direction::In,
+                kind,
+                flags: 0,
+            };
+            text.event(&head, payload, &mut out).unwrap();
+        }
+        assert_eq!(String::from_utf8(out).unwrap(), "one\nghi\n");
     }
 }

@@ -9,7 +9,7 @@ use crate::stdout::say;
 use clap::{Args as ClapArgs, ValueEnum};
 use flate2::read::MultiGzDecoder;
 use millstream_engine::capture::{
-    Clock, Direction, Existing, FileHeader, Head, Kind, Recording, Rotation, WriterOptions,
+    Clock, Direction, Existing, FileHeader, Head, Kind, Recording, Rotation, Summary, WriterOptions,
 };
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -125,12 +125,14 @@ impl Writer {
         Self { output, compress, rotation, existing, precision_ns: 0, recording: None }
     }
 
-    fn begin(&mut self, start_wall_ns: i64) -> io::Result<&mut Recording> {
+    /// Creates the recording, which starts at the time of an event.
+    fn begin(&mut self, first: &Head) -> io::Result<&mut Recording> {
         let header = FileHeader {
             clock: Clock::Packets,
             precision_ns: self.precision_ns,
-            start_wall_ns,
-            recording: start_wall_ns as u64 ^ u64::from(std::process::id()).rotate_right(16),
+            start_wall_ns: first.wall_ns,
+            start_mono_ns: first.mono_ns,
+            recording: first.wall_ns as u64 ^ u64::from(std::process::id()).rotate_right(16),
             ..FileHeader::default()
         };
         let options = WriterOptions { header, compress: self.compress };
@@ -147,7 +149,7 @@ impl EventSink for Writer {
     fn event(&mut self, head: &Head, payload: &[u8]) -> io::Result<()> {
         let recording = match &mut self.recording {
             Some(recording) => recording,
-            None => self.begin(head.wall_ns)?,
+            None => self.begin(head)?,
         };
         recording.append(head, payload)
     }
@@ -155,8 +157,8 @@ impl EventSink for Writer {
 
 /// Imports packet captures.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let inputs = args.files.iter().map(|path| open(path, &args.output));
-    let inputs: Vec<_> = inputs.collect::<Result<_, _>>()?;
+    // A wrong name is reported before anything is written.
+    args.files.iter().try_for_each(|path| open(path, &args.output).map(drop))?;
     let rotation = Rotation { bytes: args.rotate_bytes, ns: args.rotate_time };
     args.force.check(&args.output, rotation)?;
     let stop = stop_flag()?;
@@ -165,8 +167,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut damaged = Vec::new();
     let start = Instant::now();
     let mut bar = ProgressLine::new();
-    for (path, input) in args.files.iter().zip(inputs) {
-        let input: Box<dyn Read> = input?;
+    for path in &args.files {
+        let input = open(path, &args.output)??;
         let damage = importer.read(input, |progress| {
             bar.show(path, progress);
             !stop.load(Ordering::Relaxed)
@@ -187,20 +189,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if !is_nothing {
         let report = report(args, &counts, &damaged);
         if writer.recording.is_none() {
-            writer.begin(0).map_err(fails)?;
+            writer.begin(&note_at(&Summary::default())).map_err(fails)?;
         }
         if let Some(mut recording) = writer.recording.take() {
-            let summary = recording.summary();
-            let note = Head {
-                position: 0,
-                lines: 0,
-                mono_ns: summary.mono_ns_max,
-                wall_ns: summary.wall_ns_max,
-                connection: 0,
-                direction: Direction::In,
-                kind: Kind::Note,
-                flags: 0,
-            };
+            let note = note_at(&recording.summary());
             let text = report.to_string();
             recording.append(&note, text.as_bytes()).map_err(fails)?;
             recording.finish().map_err(fails)?;
@@ -229,6 +221,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         "The packets before the damage are imported"
     };
     Err(Failure::Failed(format!("{}. {outcome}", lines.join("\nerror: "))))
+}
+
+/// The head of a note at the end of a recording.
+fn note_at(summary: &Summary) -> Head {
+    Head {
+        position: 0,
+        lines: 0,
+        mono_ns: summary.mono_ns_max,
+        wall_ns: summary.wall_ns_max,
+        connection: 0,
+        direction: Direction::In,
+        kind: Kind::Note,
+        flags: 0,
+    }
 }
 
 /// Imports one packet capture without filters and without printing a report.
@@ -291,7 +297,7 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
 
 type Input = Result<Box<dyn Read>, Failure>;
 
-/// Opens a file before anything is written, so that a wrong name is reported early.
+/// Opens a file. The outer error is that of a wrong name.
 fn open(path: &Path, output: &Path) -> Result<Input, Failure> {
     let fails = |error: io::Error| {
         Failure::Wrong(format!("PACKETS_UNREADABLE: {}: {error}", path.display()))
@@ -337,17 +343,22 @@ fn write_failed(path: &Path, error: &io::Error) -> Failure {
     }
 }
 
+/// The maximum number of files that a report names. It is one event of the recording, whose size is
+/// limited.
+const NAMES_MAX: usize = 100;
+
 fn report(args: &Args, counts: &Counts, damaged: &[(PathBuf, FileDamage)]) -> serde_json::Value {
     let map = |pairs: &mut dyn Iterator<Item = (&'static str, u64)>| {
         let pairs = pairs.map(|(name, count)| (name.to_string(), serde_json::Value::from(count)));
         serde_json::Value::Object(pairs.collect())
     };
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let damage = damaged.iter().map(|(path, damage)| {
+    let damage = damaged.iter().take(NAMES_MAX).map(|(path, damage)| {
         serde_json::json!({"file": name(path), "at": damage.at, "what": damage.what})
     });
     serde_json::json!({
-        "import": args.files.iter().map(|path| name(path)).collect::<Vec<_>>(),
+        "import": args.files.iter().take(NAMES_MAX).map(|path| name(path)).collect::<Vec<_>>(),
+        "files": args.files.len(),
         "packets": counts.packets,
         "skipped": map(&mut counts.skipped()),
         "odd": map(&mut counts.odd()),

@@ -75,10 +75,16 @@ impl PacketWriter {
                 let bytes = Gap::decode(payload).map_or(0, |gap| gap.bytes);
                 let connection = self.connection(head.connection);
                 if connection.is_udp {
-                    return self.write_datagram(head, from, bytes as usize, out);
+                    // Datagrams that were dropped are in no packet.
+                    let is_of_datagram = head.flags & FLAG_CUT != 0;
+                    return match is_of_datagram {
+                        true => self.write_datagram(head, from, bytes as usize, out),
+                        false => Ok(()),
+                    };
                 }
                 connection.next[from] = connection.next[from].wrapping_add(bytes as u32);
-                Ok(())
+                // The peer acknowledges what is missing, so that a reader waits for it no longer.
+                self.segment(head, 1 - from, ACK, &[], out)
             }
             Kind::Data => payload
                 .chunks(SEGMENT_MAX)

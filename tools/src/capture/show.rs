@@ -1,6 +1,6 @@
 //! `millstream inspect FILE`: shows the content of a capture.
 
-use super::events::{self, Selection};
+use super::events::{self, Joined, Selection};
 use super::times;
 use crate::failure::Failure;
 use crate::sparkline::sparkline;
@@ -70,9 +70,10 @@ impl Shown {
 pub(crate) fn run(path: &Path, most: usize) -> Result<Shown, Failure> {
     let files = events::files(path)?;
     let (mut totals, mut damage) = (Totals::default(), Vec::new());
+    let mut joined = Joined::default();
     for file in &files {
         print_file(file)?;
-        let found = events::read(file, &Selection::default(), |head, payload| {
+        let found = events::read(file, &Selection::default(), &mut joined, |head, payload| {
             totals.add(head, payload);
             Ok(())
         })?;

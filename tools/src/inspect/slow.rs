@@ -159,10 +159,20 @@ fn print_period(period: &Period<'_>, all: &[Report], question: &Question<'_>) {
         say!("play it      {} has no events of that time", path.display());
         return;
     }
-    let path = place.map_or("CAPTURE".to_string(), |(path, _)| path.display().to_string());
+    let path = place.map_or("CAPTURE".to_string(), |(path, _)| shell_word(path));
     let range = format!("--from {} --to-time {}", show_wall_arg(from_ns), show_wall_arg(end_ns));
     say!("play it      millstream replay {path} {range} --to HOST:PORT");
     say!("test it      millstream test JOB --replay {path} {range} --expect EXPECTED");
+}
+
+/// A path as a word of a shell command.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    match text.chars().all(is_plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
 }
 
 /// Formats the number of rows per second of a period; empty without reports. The period lasts from

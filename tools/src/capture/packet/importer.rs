@@ -218,7 +218,10 @@ impl<S: EventSink> Importer<S> {
         }
         let forgotten = self.flows.insert(tuple, slot);
         self.out.counts.connections_evicted += forgotten.len() as u64;
-        self.free_flows.extend(forgotten);
+        for slot in forgotten {
+            self.out.close(self.flow_slots[slot as usize].0.number)?;
+            self.free_flows.push(slot);
+        }
         Ok(slot)
     }
 }

@@ -167,6 +167,9 @@ impl<S: EventSink> Output<S> {
     }
 
     pub(super) fn gap(&mut self, lane: Lane, at: u64, gap: Gap) -> Result<(), Ended> {
+        if !self.filter.takes_event(lane.connection, lane.direction, true) {
+            return Ok(());
+        }
         self.counts.gaps += 1;
         match gap.cause {
             GapCause::Cut => self.counts.gap_bytes_cut += gap.bytes,

@@ -2,6 +2,7 @@
 
 use super::testing::*;
 use super::{Filter, GapPolicy};
+use millstream_engine::capture::Direction;
 use millstream_engine::env::random::SplitMix;
 
 /// A client that sends two lines and receives one, and both endpoints close.
@@ -475,4 +476,21 @@ fn bytes_buffered_after_holes_are_bounded() {
     let found = import(&Pcap::default().file(&packets));
     assert!(found.counts.gaps_forced == 1 && found.counts.gap_bytes_lost == 1);
     assert_eq!(found.streams[&(0, false)].len(), 6_000_000);
+}
+
+#[test]
+fn a_gap_that_is_not_selected_counts_nothing_and_fails_nothing() {
+    let packets = [
+        packet(false, 9, 0, SYN, b""),
+        packet(true, 0, 10, SYN | ACK, b""),
+        packet(false, 10, 1, ACK, b"ask\n"),
+        packet(true, 1, 14, ACK, b"a"),
+        packet(true, 12, 14, ACK, b"b\n"),
+        packet(false, 14, 14, ACK, b"more\n"),
+    ];
+    let file = Pcap::default().file(&packets);
+    let filter = |direction| Filter { direction: Some(direction), ..Filter::default() };
+    let found = import_with(&file, filter(Direction::In), GapPolicy::Fail).unwrap();
+    assert_eq!(found.lines[1..], ["0 in data 0 \"ask\\n\"", "0 in data 4 \"more\\n\""]);
+    assert!(import_with(&file, filter(Direction::Out), GapPolicy::Fail).is_err());
 }

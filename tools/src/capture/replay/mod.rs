@@ -56,7 +56,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "1", value_parser = Speed::parse)]
     speed: Speed,
     /// Replay this many times
-    #[arg(long = "loop", value_name = "N", default_value_t = 1)]
+    #[arg(long = "loop", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     loops: u64,
     /// Shorten longer pauses to this time
     #[arg(long, value_name = "DURATION", value_parser = times::parse_ns)]
@@ -168,12 +168,11 @@ impl Run {
     fn play(&mut self, events: &plan::Events) -> Result<bool, Failure> {
         for (event, payload) in events.iter() {
             if event.kind == Kind::Open && self.peers.waits_for_clients() {
-                // The schedule starts with the first client, and is suspended while it waits for
-                // another one.
-                let Some(waited) = self.peers.accept(event, &self.stop)? else {
+                // The schedule starts with the first client.
+                if !self.peers.accept(event, &self.stop)? {
                     return Ok(false);
-                };
-                self.schedule.shift(waited);
+                }
+                self.postpone(event);
             }
             let lag_ns = self.schedule.wait(event.at_ns, &self.stop);
             if self.stop.load(Ordering::Relaxed) {
@@ -185,8 +184,16 @@ impl Run {
             }
             self.events += 1;
             self.peers.act(event, payload, &self.stop)?;
+            self.postpone(event);
         }
         Ok(true)
+    }
+
+    /// Suspends the schedule for the time that an event has waited for a client.
+    fn postpone(&mut self, event: &plan::Event) {
+        if self.peers.take_waited() {
+            self.schedule.postpone(event.at_ns);
+        }
     }
 
     fn report(&self, args: &Args, left_out: &plan::LeftOut) -> Result<(), Failure> {
@@ -221,11 +228,32 @@ impl Run {
                 }
             }
         }
+        if !self.schedule.postponed().is_zero() {
+            let waited = times::show_ns(self.schedule.postponed().as_nanos() as u64);
+            say!("waited       {waited} for clients; the events behind were sent so much later");
+        }
+        if self.peers.lost_datagrams() > 0 {
+            say!("refused      {} datagrams without a receiver", self.peers.lost_datagrams());
+        }
         if self.peers.failed() > 0 {
             say!("refused      {} events whose peer had gone", self.peers.failed());
         }
         if self.stop.load(Ordering::Relaxed) {
             return Err(Failure::Failed("interrupted".to_string()));
+        }
+        if self.peers.failed() > 0 {
+            return Err(Failure::Failed(format!(
+                "REPLAY_INVALID: {} events were not sent, because their peer had closed the \
+                connection. Look for the reason in the log of the peer",
+                self.peers.failed()
+            )));
+        }
+        if self.bytes == 0 && (self.events == 0 || args.selection.direction.is_some()) {
+            return Err(Failure::Wrong(
+                "CAPTURE_SELECTS_NOTHING: no event of the capture was replayed. Look at its content \
+                with `millstream inspect`, and check --from, --to-time, --direction and --connection"
+                    .to_string(),
+            ));
         }
         if args.speed.is_max() {
             return Ok(());

@@ -61,7 +61,12 @@ pub(super) struct Peers {
     poll: Poll,
     events: Events,
     opened: u64,
+    /// Connections whose peer has gone. Their later events are not sent.
+    gone: HashSet<u64>,
     failed: u64,
+    lost_datagrams: u64,
+    /// Whether an event has waited for a client.
+    has_waited: bool,
 }
 
 /// Returns a client that has sent any datagram and is not a receiver yet. Returns `None` if no
@@ -151,6 +156,11 @@ fn unreachable_target(to: SocketAddr, error: &io::Error) -> Failure {
     Failure::Failed(format!("SEND_FAILED: {to}: {error}. {fix}"))
 }
 
+fn connect_failed(to: SocketAddr, error: &io::Error) -> Failure {
+    let fix = "Start the server first, or give another --to";
+    Failure::Failed(format!("CONNECT_FAILED: {to}: {error}. {fix}"))
+}
+
 const LISTENER: Token = Token(0);
 const WRITER: Token = Token(1);
 const DATAGRAMS: Token = Token(2);
@@ -178,7 +188,10 @@ impl Peers {
             poll,
             events: Events::with_capacity(16),
             opened: 0,
+            gone: HashSet::new(),
             failed: 0,
+            lost_datagrams: 0,
+            has_waited: false,
         })
     }
 
@@ -186,9 +199,19 @@ impl Peers {
         self.opened
     }
 
-    /// Number of events that could not be sent.
+    /// The number of events that could not be sent, because the peer of their connection had gone.
     pub(super) fn failed(&self) -> u64 {
         self.failed
+    }
+
+    /// The number of datagrams that the system refused to send, because nobody receives them.
+    pub(super) fn lost_datagrams(&self) -> u64 {
+        self.lost_datagrams
+    }
+
+    /// Whether an event has waited for a client since the last call.
+    pub(super) fn take_waited(&mut self) -> bool {
+        std::mem::take(&mut self.has_waited)
     }
 
     pub(super) fn received(&self) -> u64 {
@@ -213,16 +236,11 @@ impl Peers {
         Ok(true)
     }
 
-    /// Waits for a client. Returns the duration of the wait, or `None` if the replay was stopped.
-    pub(super) fn accept(
-        &mut self,
-        event: &Event,
-        stop: &AtomicBool,
-    ) -> Result<Option<Duration>, Failure> {
-        let start = Instant::now();
+    /// Waits for a client. Returns false if the replay was stopped.
+    pub(super) fn accept(&mut self, event: &Event, stop: &AtomicBool) -> Result<bool, Failure> {
         loop {
             let accepted = match &self.target {
-                Target::Server(_) => return Ok(Some(Duration::ZERO)),
+                Target::Server(_) => return Ok(true),
                 Target::Clients(clients) if event.is_udp => {
                     let accepted = accept_datagrams(clients, &self.receivers)?;
                     accepted.map(|from| {
@@ -237,11 +255,12 @@ impl Peers {
             };
             if accepted.is_some() {
                 self.opened += u64::from(event.is_udp);
-                return Ok(Some(start.elapsed()));
+                return Ok(true);
             }
             if stop.load(Ordering::Relaxed) {
-                return Ok(None);
+                return Ok(false);
             }
+            self.has_waited = true;
             self.wait()?;
         }
     }
@@ -258,6 +277,13 @@ impl Peers {
                 Target::Server(_) => self.send_datagram(event, payload),
                 Target::Clients(_) => self.answer_datagram(event, payload, stop),
             };
+        }
+        if self.gone.contains(&event.connection) {
+            self.failed += u64::from(event.kind == Kind::Data);
+            if event.kind == Kind::Close {
+                self.gone.remove(&event.connection);
+            }
+            return Ok(());
         }
         if !self.streams.contains_key(&event.connection)
             && matches!(event.kind, Kind::Open | Kind::Data)
@@ -276,6 +302,7 @@ impl Peers {
             Kind::Data if !self.write(&stream, payload, stop)? => {
                 self.failed += 1;
                 self.forget(event.connection);
+                self.gone.insert(event.connection);
             }
             Kind::HalfClose => drop(stream.shutdown(Shutdown::Write)),
             Kind::Reset => {
@@ -310,7 +337,7 @@ impl Peers {
                 };
                 if event.kind == Kind::Data {
                     // A missing receiver is not an error: datagrams can get lost.
-                    self.failed += u64::from(!socket.send(servers, payload)?);
+                    self.lost_datagrams += u64::from(!socket.send(servers, payload)?);
                 }
                 self.datagram_server = self.datagram_server.max(socket.server);
             }
@@ -345,7 +372,7 @@ impl Peers {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 sent => {
-                    self.failed += u64::from(sent.is_err());
+                    self.lost_datagrams += u64::from(sent.is_err());
                     return Ok(());
                 }
             }
@@ -369,7 +396,7 @@ impl Peers {
         let stream = match self.server {
             Some(to) => {
                 self.connecting.insert(event.connection);
-                TcpStream::connect(to)?
+                TcpStream::connect(to).map_err(|error| connect_failed(to, &error))?
             }
             None => {
                 let connect = |to| {
@@ -377,10 +404,8 @@ impl Peers {
                     stream.set_nonblocking(true)?;
                     Ok((to, TcpStream::from_std(stream)))
                 };
-                let (to, stream) = first_of(servers, connect).map_err(|(to, error)| {
-                    let fix = "Start the server first, or give another --to";
-                    Failure::Failed(format!("CONNECT_FAILED: {to}: {error}. {fix}"))
-                })?;
+                let connected = first_of(servers, connect);
+                let (to, stream) = connected.map_err(|(to, error)| connect_failed(to, &error))?;
                 self.server = Some(to);
                 stream
             }

@@ -3,7 +3,7 @@
 use super::Speed;
 use super::lines::Lines;
 use super::shift::{ShiftCounts, Shifter, TimeField};
-use crate::capture::events::{self, Selection};
+use crate::capture::events::{self, Joined, Selection};
 use crate::failure::Failure;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use millstream_engine::capture::{
@@ -173,9 +173,10 @@ impl Reading {
             self.clock.last_ns = None;
             self.first_connection += self.connections;
             self.connections = 0;
+            let mut joined = Joined::default();
             for file in files {
                 let selection = Selection { direction: None, ..self.selection.clone() };
-                let found = events::read_opened(file, &selection, |head, payload| {
+                let found = events::read_opened(file, &selection, &mut joined, |head, payload| {
                     self.add(head, payload)?;
                     if self.is_gone || self.stop.load(Ordering::Relaxed) {
                         return Err(Failure::Failed("interrupted".to_string()));
@@ -322,8 +323,7 @@ impl Reading {
 
     fn advance(&mut self, mono_ns: u64) -> u64 {
         let last_ns = self.clock.last_ns.unwrap_or(mono_ns);
-        // Consecutive files of one recording have one clock. In a later recording time may be
-        // smaller; then there is no pause.
+        // The recordings of a folder may overlap; then there is no pause.
         let mut pause_ns = mono_ns.saturating_sub(last_ns);
         if let Some(most) = self.max_gap_ns.filter(|most| pause_ns > *most) {
             self.gaps.shortened += 1;

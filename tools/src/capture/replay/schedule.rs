@@ -48,11 +48,12 @@ pub(super) struct Schedule {
     /// The instant of recorded time 0, set by the first event.
     start: Option<Instant>,
     begun: Instant,
+    postponed: Duration,
 }
 
 impl Schedule {
     pub(super) fn new(speed: Speed) -> Self {
-        Self { speed, start: None, begun: Instant::now() }
+        Self { speed, start: None, begun: Instant::now(), postponed: Duration::ZERO }
     }
 
     /// The time since the first event.
@@ -60,11 +61,20 @@ impl Schedule {
         self.start.unwrap_or(self.begun).elapsed()
     }
 
-    /// Delays all following events, by the duration of a wait for a peer.
-    pub(super) fn shift(&mut self, by: Duration) {
-        if let Some(start) = &mut self.start {
-            *start += by;
-        }
+    /// Delays this event and all following ones so that it is due now, after a wait for a peer.
+    /// Does nothing if it is not due yet.
+    pub(super) fn postpone(&mut self, at_ns: u64) {
+        let (Some(start), Some(after_ns)) = (&mut self.start, self.speed.scale(at_ns)) else {
+            return;
+        };
+        let overdue = start.elapsed().saturating_sub(Duration::from_nanos(after_ns));
+        *start += overdue;
+        self.postponed += overdue;
+    }
+
+    /// The total time by which events were postponed.
+    pub(super) fn postponed(&self) -> Duration {
+        self.postponed
     }
 
     /// Waits for a recorded time. Returns the lateness in nanoseconds; 0 at speed `max`, and if

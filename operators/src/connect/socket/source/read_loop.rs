@@ -103,7 +103,8 @@ impl SocketSource {
     ) -> Result<(), EngineError> {
         let Some(mut connection) = self.connections.remove(slot) else { return Ok(()) };
         self.counts.ended(how);
-        // A last line without an end becomes a record now, unless the peer may return.
+        // A last line without an end becomes a record now, unless the peer may return, or broke the
+        // connection and so has not ended the line.
         self.ingest = match &mut self.reading.recorder {
             Some(recorder) => {
                 recorder.ended(connection.recorded, how == ConnectionEnd::Reset);
@@ -111,8 +112,9 @@ impl SocketSource {
             }
             None => Ingest { ns: cx.env.now_ns(), us: cx.env.wall_us() },
         };
-        if self.config.returns() {
-            let (position, sent_again) = (self.staged.end_position(), self.config.acknowledge);
+        if self.config.returns() || how == ConnectionEnd::Reset {
+            let position = self.staged.end_position();
+            let sent_again = self.config.returns() && self.config.acknowledge;
             connection.reject_partial(position, sent_again, &mut self.reading);
         } else {
             let staged = connection.finish(&mut self.staged, &mut self.reading);
