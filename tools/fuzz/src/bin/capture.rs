@@ -6,9 +6,7 @@
 mod packet;
 
 use libfuzzer_sys::fuzz_target;
-use millstream_engine::capture::{
-    CaptureReader, CaptureWriter, Head, Item, WriterOptions, blocks,
-};
+use millstream_engine::capture::{CaptureReader, CaptureWriter, Head, Item, WriterOptions, blocks};
 use packet::{EventSink, Filter, GapPolicy, Importer};
 use std::io::{self, Cursor};
 

@@ -3,8 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use millstream_engine::capture::blocks;
-use millstream_engine::checkpoint::{read_commit, read_metadata, read_offsets};
 use millstream_engine::checkpoint::{log_entry, state_file};
+use millstream_engine::checkpoint::{read_commit, read_metadata, read_offsets};
 use millstream_engine::env::simulated_storage::SimStorage;
 use millstream_engine::env::storage::Storage;
 use std::path::Path;

@@ -21,8 +21,7 @@ fuzz_target!(|data: &[u8]| {
     let options = ReadOptions::of(format);
     let Ok(schema) = Schema::parse_ddl(DDL) else { return };
     let fields = schema.fields.iter().enumerate();
-    let wanted: Vec<_> =
-        fields.map(|(i, f)| (i, f.name.clone(), f.data_type.clone())).collect();
+    let wanted: Vec<_> = fields.map(|(i, f)| (i, f.name.clone(), f.data_type.clone())).collect();
     let Ok(mut input) = ColumnInput::of_bytes(&options, data.to_vec(), &wanted) else { return };
     let mut row = Vec::new();
     // A few bytes can claim a billion values, so the number of rows is limited.

@@ -3,7 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use millstream::table::text::csv::{Dialect, LineEnd, Parsed, Parser, UnescapedQuote, WriteOptions};
+use millstream::table::text::csv::{
+    Dialect, LineEnd, Parsed, Parser, UnescapedQuote, WriteOptions,
+};
 
 fn dialect(choice: &[u8]) -> Dialect {
     use UnescapedQuote::*;

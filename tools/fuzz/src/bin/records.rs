@@ -11,12 +11,13 @@ use millstream::table::types::Schema;
 const RECORD_BYTES: usize = 256;
 const DDL: &str = "a INT, b STRING, _corrupt_record STRING, c DOUBLE, d DECIMAL(10,3), t TIMESTAMP, \
                    e DATE, f BOOLEAN, xs ARRAY<BIGINT>, s STRUCT<x: INT, y: STRING>";
-const FLAT: &str = "a INT, b STRING, _corrupt_record STRING, c DOUBLE, d DECIMAL(10,3), t TIMESTAMP";
+const FLAT: &str =
+    "a INT, b STRING, _corrupt_record STRING, c DOUBLE, d DECIMAL(10,3), t TIMESTAMP";
 
 fuzz_target!(|data: &[u8]| {
     let Some((choice, bytes)) = data.split_first() else { return };
-    let (format, ddl) = [("text", None), ("csv", Some(FLAT)), ("json", Some(DDL))]
-        [usize::from(choice % 3)];
+    let (format, ddl) =
+        [("text", None), ("csv", Some(FLAT)), ("json", Some(DDL))][usize::from(choice % 3)];
     let mut options: Vec<(String, String)> = Vec::new();
     let mut set = |bit: u8, key: &str, value: &str| {
         if choice >> bit & 1 == 1 {
