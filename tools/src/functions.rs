@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use crate::stdout::say;
 use clap::Args as ClapArgs;
 use millstream::table::function_docs::{self, FunctionDoc, FunctionKind};
+use millstream::table::functions_not_here::{self, NOT_HERE};
 
 /// The page that lists all functions.
 const PAGE: &str = "docs/src/functions.md";
@@ -48,6 +49,11 @@ fn list() {
 pub(crate) fn describe(name: &str) -> Result<(), String> {
     let docs = function_docs::named(name);
     if docs.is_empty() {
+        if let Some(reason) = functions_not_here::reason(&name.to_ascii_lowercase()) {
+            return Err(format!(
+                "NOT_YET_SUPPORTED: the function `{name}` of Spark is not here\n  fix: {reason}"
+            ));
+        }
         let near = function_docs::near(name);
         let near = match near.as_slice() {
             [] => "`millstream functions` lists all".to_string(),
@@ -130,6 +136,16 @@ fn page() -> String {
         page.push_str(&format!("\n## {title}\n\n"));
         let of_kind = docs.iter().filter(|doc| doc.kind == kind && !doc.is_operator());
         table(&mut page, of_kind, "function");
+    }
+    page.push_str(
+        "\n## Functions of Spark that are not here\n\n\
+         All other functions of Spark 4.2 are above, or are syntax or functions in FROM that [the\n\
+         reference](reference.md#language) describes: `between`, `case`, `cast`, `when`, `range`,\n\
+         `collations` and `sql_keywords`.\n\n| functions | why |\n|---|---|\n",
+    );
+    for entry in NOT_HERE {
+        let names: Vec<_> = entry.names.iter().copied().map(code).collect();
+        page.push_str(&format!("| {} | {} |\n", names.join(", "), entry.reason));
     }
     page
 }

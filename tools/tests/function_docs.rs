@@ -7,6 +7,7 @@ mod common;
 use common::millstream;
 use millstream::session::Session;
 use millstream::table::function_docs::{self, FunctionDoc};
+use millstream::table::functions_not_here;
 use std::path::Path;
 
 /// The rows of an example, a line for each.
@@ -72,4 +73,23 @@ fn the_page_of_functions_is_the_one_that_the_program_prints() {
     }
     let kept = std::fs::read_to_string(&page).unwrap_or_default();
     assert!(kept == printed, "{} is not up to date; run this test with UPDATE=1", page.display());
+}
+
+/// What [the reference](../../docs/src/reference.md) describes as syntax, or as a function in FROM.
+const SYNTAX: [&str; 7] =
+    ["between", "case", "cast", "collations", "range", "sql_keywords", "when"];
+
+#[test]
+fn every_function_of_spark_is_here_or_has_a_reason() {
+    let docs = function_docs::all();
+    let mut wrong = Vec::new();
+    for name in include_str!("functions-of-spark.txt").lines().filter(|l| !l.starts_with('#')) {
+        let is_here = docs.iter().any(|doc| doc.name == name) || SYNTAX.contains(&name);
+        let is_operator = !name.starts_with(|c: char| c.is_ascii_lowercase());
+        let is_listed = functions_not_here::reason(name).is_some();
+        if is_here == is_listed && !(is_operator && !is_listed) {
+            wrong.push(name);
+        }
+    }
+    assert!(wrong.is_empty(), "here and listed as missing, or neither: {wrong:?}");
 }

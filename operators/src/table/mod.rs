@@ -18,6 +18,7 @@ pub mod datetime;
 pub mod error;
 pub mod expr;
 pub mod function_docs;
+pub mod functions_not_here;
 pub mod physical;
 pub mod plan;
 #[cfg(feature = "protobuf")]

@@ -121,10 +121,6 @@ use crate::table::plan::window_function::has_over;
 use crate::table::plan::within_group::{self, Ordered, ValueOrder, ordered_arguments};
 use AggregateFunction as F;
 
-/// Aggregate functions of Spark that are not implemented. A call is reported as not supported, not
-/// as an unknown function.
-pub const LATER: [&str; 1] = ["hll_sketch_agg"];
-
 impl AggregateFunction {
     /// The function with a name, in any case; `None` if there is no such function.
     pub fn of(name: &str) -> Option<Self> {

@@ -10,7 +10,7 @@ use crate::table::expr::resolve::{
 use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Expr, Node, Resolved, functions, lower};
 use crate::table::physical::placement;
-use crate::table::plan::aggregate_function::{AggregateFunction, LATER};
+use crate::table::plan::aggregate_function::AggregateFunction;
 use crate::table::plan::generator::{Generator, is_generator};
 use crate::table::plan::grouping::mentions;
 use crate::table::plan::join::qualified;
@@ -264,7 +264,6 @@ pub fn has_aggregate(expr: &Expr) -> bool {
             let of_sets = matches!(&*lower(name), "grouping" | "grouping_id");
             of_sets
                 || AggregateFunction::of(name).is_some() && !with_lambda
-                || LATER.contains(&&*lower(name))
                 || args.iter().any(has_aggregate)
         }
         Expr::Cast { expr, .. } | Expr::Alias(expr, _) => has_aggregate(expr),
@@ -298,15 +297,13 @@ pub fn has_aggregate(expr: &Expr) -> bool {
     }
 }
 
-/// Whether a call itself is an aggregate function that SQL knows, also one that is not built yet.
-/// Its arguments are not checked. False for user-defined aggregates, and for a call with a lambda,
+/// Whether a call itself is an aggregate function of SQL. Its arguments are not checked. False for user-defined aggregates, and for a call with a lambda,
 /// such as `aggregate`.
 pub(in crate::table) fn has_aggregate_itself(expr: &Expr) -> bool {
     match expr {
         Expr::Call { name, args, .. } => {
             let with_lambda = args.iter().any(|arg| matches!(arg, Expr::Lambda(..)));
-            let known = AggregateFunction::of(name).is_some() || LATER.contains(&&*lower(name));
-            known && !with_lambda
+            AggregateFunction::of(name).is_some() && !with_lambda
         }
         Expr::WithinGroup(call, _) => has_aggregate_itself(call),
         _ => false,

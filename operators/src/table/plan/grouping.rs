@@ -11,7 +11,7 @@ use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Expr, Node, Resolved, functions, lower};
 use crate::table::plan::Plan;
 use crate::table::plan::aggregate_function::{
-    AggregateCall, AggregateFunction, LATER, resolve_call, resolve_user_call,
+    AggregateCall, AggregateFunction, resolve_call, resolve_user_call,
 };
 use crate::table::plan::analyzer::{
     boolean, has_aggregate, has_aggregate_itself, order_position, unaliased, with_metadata_for,
@@ -317,9 +317,6 @@ impl Grouping {
                 if let Some(function) = AggregateFunction::of(&lower) {
                     let call = resolve_call(function, part, scope)?;
                     return Ok(Some(Self::placed(calls, keys.len(), call)));
-                }
-                if LATER.contains(&&*lower) {
-                    return Err(PlanError::not_yet(format_args!("the aggregate `{lower}`")));
                 }
             }
             if let Expr::UserAggregate(function, args, _) = part {

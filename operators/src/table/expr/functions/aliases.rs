@@ -179,7 +179,7 @@ pub(super) fn operator_of(name: &str) -> Option<&'static str> {
 
 /// Whether a function is only called by other expressions after resolution, never by users.
 fn is_internal(name: &str) -> bool {
-    const INTERNAL: [&str; 11] = [
+    const INTERNAL: [&str; 12] = [
         BIND,
         "array_sort_by",
         "getitem",
@@ -190,6 +190,7 @@ fn is_internal(name: &str) -> bool {
         "one_of_equals",
         "second_fraction",
         "try",
+        "variant_entries",
         "windows",
     ];
     ["datetime_", "getfield", "interval_"].iter().any(|begin| name.starts_with(begin))

@@ -34,6 +34,7 @@ mod random;
 mod regexp;
 mod registry;
 mod rounding;
+mod session_text;
 mod split;
 mod strict_math;
 mod string;
@@ -74,9 +75,9 @@ use super::{Node, Resolved, lower};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::functions::aliases::{cast_of, operator_of};
 use crate::table::expr::type_rules::Rules;
-use crate::table::function_docs;
 use crate::table::types::DataType;
 use crate::table::value::Value;
+use crate::table::{function_docs, functions_not_here};
 use field_access::indexed;
 use registry::{MANY, Typed};
 use std::collections::HashMap;
@@ -87,6 +88,7 @@ fn tables() -> [&'static [Function]; 34] {
         math::FUNCTIONS,
         number::FUNCTIONS,
         rounding::FUNCTIONS,
+        session_text::FUNCTIONS,
         compare::FUNCTIONS,
         condition::FUNCTIONS,
         string::FUNCTIONS,
@@ -134,10 +136,6 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
     tables().into_iter().flatten()
 }
 
-/// Functions of Spark that, if they are not registered, are reported as not supported instead of
-/// unknown.
-const LATER: [&str; 1] = ["from_xml"];
-
 /// The canonical name of a function, by its name or an alias in lower case. An unknown name is
 /// returned unchanged.
 pub(super) fn canonical(lower: &str) -> &str {
@@ -158,8 +156,10 @@ fn find(name: &str) -> PlanResult<&'static Function> {
     let lower = lower(name);
     let canonical = canonical(&lower);
     registered(canonical).ok_or_else(|| {
-        if LATER.contains(&canonical) {
-            return PlanError::not_yet(format_args!("the function `{canonical}`"));
+        if let Some(reason) = functions_not_here::reason(canonical) {
+            let mut error = PlanError::not_yet(format_args!("the function `{canonical}`"));
+            error.fix = format!("{}{}", reason[..1].to_uppercase(), &reason[1..]);
+            return error;
         }
         let near: Vec<_> =
             function_docs::near(name).iter().map(|name| format!("`{name}`")).collect();
@@ -223,6 +223,14 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
         && let Some(field) = field.literal_text()
     {
         return time::extract(field, source.clone());
+    }
+    if let ("uniform", 2 | 3) = (&*lower, args.len()) {
+        return random::uniform(args);
+    }
+    if args.is_empty()
+        && let Some(text) = session_text::of(&lower)
+    {
+        return Ok(Resolved::literal(Value::String(text), DataType::String));
     }
     // Functions of the current time return the batch's timestamp, in the session time zone.
     if lower == "unix_timestamp" && args.is_empty() {

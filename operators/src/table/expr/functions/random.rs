@@ -3,12 +3,12 @@
 //! and `shuffle` use the Mersenne Twister. Spark adds the partition number to the seed; the values
 //! here are those of partition 0.
 
-use super::registry::{Call, Function, Typed, any_nullable, called, typed};
+use super::registry::{Call, Function, Typed, any_nullable, called, expect, typed};
 use super::seed_index;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements};
-use crate::table::expr::compile::{Compiled, bytes_fn, double_fn, fold};
-use crate::table::expr::{Node, Resolved};
+use crate::table::expr::compile::{Compiled, bytes_fn, double_fn, failed, fold};
+use crate::table::expr::{Node, Resolved, coercion};
 use crate::table::row::{Array, RowWriter};
 use crate::table::types::DataType as T;
 use crate::table::value::Value;
@@ -103,7 +103,94 @@ pub(super) static FUNCTIONS: &[Function] = &[
     )
     .with_seed_at(1)
     .usage("2.4.0", "size(shuffle(array(1, 2, 3)))", "3"),
+    called(
+        "randstr",
+        "randstr(length[, seed]): a random text of letters and digits",
+        (1, 2),
+        |name, args| {
+            check_constant(name, &args[0])?;
+            let length = expect(name, args[..1].to_vec(), &[T::Int])?;
+            let args = length.into_iter().chain(args.into_iter().skip(1)).collect();
+            Ok(Typed::new(seeded(name, args, 1)?, T::String, false))
+        },
+        |args, call| {
+            let state = RefCell::new(XorShift::new(seed(&call, 1)));
+            let Some(Compiled::Long(length)) = args.into_iter().next() else {
+                unreachable!("resolution has made sure of an INT")
+            };
+            bytes_fn(move |cx| {
+                let length = length(cx)?.unwrap_or(0);
+                let Ok(length) = usize::try_from(length) else {
+                    return failed(
+                        "INVALID_PARAMETER_VALUE.LENGTH",
+                        format!("the length {length} of `randstr` is negative"),
+                        "Use a length from 0",
+                    );
+                };
+                let mut state = state.borrow_mut();
+                let letter = |_| {
+                    let word = state.bits(32) as i32;
+                    LETTERS[(word % LETTERS.len() as i32).unsigned_abs() as usize]
+                };
+                Ok(Some(cx.arena.alloc_slice_fill_with(length, letter)))
+            })
+        },
+    )
+    .with_seed_at(1)
+    .usage("4.0.0", "randstr(3, 0)", "ceV"),
+    called(
+        "uniform",
+        "uniform(from, to[, seed]): a random number, from the first to below the second",
+        (2, 3),
+        |_, _| {
+            Err(PlanError::new("UNRESOLVED_ROUTINE", "`uniform` is resolved to `rand`", "rand()"))
+        },
+        |_, _| unreachable!("it is resolved to `rand`"),
+    )
+    .usage("4.0.0", "uniform(10, 20, 0)", "17"),
 ];
+
+const LETTERS: &[u8; 62] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+fn check_constant(name: &str, arg: &Resolved) -> PlanResult<()> {
+    if arg.is_constant() {
+        return Ok(());
+    }
+    Err(PlanError::new(
+        "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
+        format!("`{name}` needs a constant, but has `{arg}`"),
+        "Write a number",
+    ))
+}
+
+/// Resolves `uniform(from, to[, seed])` to `from + (to - from) * rand(seed)`, in the type of the
+/// limits.
+pub(super) fn uniform(mut args: Vec<Resolved>) -> PlanResult<Resolved> {
+    let seed = args.split_off(2);
+    for arg in &args {
+        check_constant("uniform", arg)?;
+        if !arg.data_type.is_numeric() && arg.data_type != T::Null {
+            return Err(super::registry::unexpected("uniform", "a number", arg));
+        }
+    }
+    let (from, to) = (args[0].data_type.clone(), args[1].data_type.clone());
+    let is_decimal = |data_type: &T| matches!(data_type, T::Decimal(..));
+    let data_type = match (&from, &to) {
+        (T::Null, _) | (_, T::Null) => T::Double,
+        // A whole limit does not widen a decimal.
+        (decimal, whole) | (whole, decimal) if is_decimal(decimal) && whole.is_integral() => {
+            decimal.clone()
+        }
+        (T::Float, whole) | (whole, T::Float) if whole.is_integral() => T::Float,
+        (from, to) => coercion::widest(from, to).unwrap_or(T::Double),
+    };
+    let [from, to] = [0, 1].map(|index| args[index].clone().coerce(&T::Double));
+    let rand = super::resolve("rand", seed)?;
+    let span = super::resolve("-", vec![to, from.clone()])?;
+    let above = super::resolve("*", vec![span, rand])?;
+    let value = super::resolve("+", vec![from, above])?;
+    crate::table::expr::resolve::cast(value, &data_type, false)
+}
 
 /// Adds a seed to each random call that has none, so that all copies of the expression give the
 /// same values.

@@ -16,8 +16,8 @@ use crate::table::sql::table_function::{IN_FROM, is_list, not_a_scalar};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use sqlparser::ast::{
-    self, DuplicateTreatment, FunctionArg, FunctionArgExpr, FunctionArguments, NullTreatment,
-    OrderBySort, WindowFrameBound, WindowFrameUnits, WindowType,
+    self, DuplicateTreatment, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+    NullTreatment, OrderBySort, WindowFrameBound, WindowFrameUnits, WindowType,
 };
 
 pub(super) fn function_call(
@@ -198,11 +198,30 @@ fn sort_order(key: &ast::OrderByExpr, hook: &Subqueries<'_>) -> PlanResult<SortO
 fn without_parentheses(function: &ast::Function, name: String, here: Place) -> Expr {
     let idents = function.name.0.iter().filter_map(|part| part.as_ident().cloned());
     let column = column(&idents.collect::<Vec<_>>());
-    match name.as_str() {
-        "current_date" | "current_time" | "current_timestamp" => {
-            called(COLUMN_OR_FUNCTION, vec![column, called(&name, Vec::new(), here)], here)
-        }
-        _ => column,
+    if is_called_alone(&name) { column_or_function(column, &name, here) } else { column }
+}
+
+/// Whether a function can be called without parentheses. In Spark `user` can, too; here it is a
+/// frequent name of columns.
+fn is_called_alone(name: &str) -> bool {
+    matches!(
+        name,
+        "current_date" | "current_time" | "current_timestamp" | "current_user" | "session_user"
+    )
+}
+
+/// A column, or a call of the function with its name if there is no such column.
+fn column_or_function(column: Expr, name: &str, here: Place) -> Expr {
+    called(COLUMN_OR_FUNCTION, vec![column, called(name, Vec::new(), here)], here)
+}
+
+/// Converts a name without parentheses.
+pub(super) fn name_alone(ident: &Ident, here: Place) -> Expr {
+    let column = column(std::slice::from_ref(ident));
+    let name = ident.value.to_ascii_lowercase();
+    match ident.quote_style.is_none() && is_called_alone(&name) {
+        true => column_or_function(column, &name, here),
+        false => column,
     }
 }
 

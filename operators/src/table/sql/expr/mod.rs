@@ -9,7 +9,7 @@ mod named_arguments;
 pub(super) use function_call::definition;
 pub use literal::interval_literal;
 
-use function_call::function_call;
+use function_call::{function_call, name_alone};
 use keyword_call::{all_of, between, case, cast, extract, in_list, trim};
 use like::like;
 use literal::{literal, number, typed_string};
@@ -188,7 +188,7 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
     let unary = |name: &str, arg: &ast::Expr| Ok(called(name, vec![convert(arg)?], here));
     let test = |arg: &ast::Expr| operand(arg).and_then(|()| convert(arg));
     match expr {
-        ast::Expr::Identifier(ident) => Ok(column(std::slice::from_ref(ident))),
+        ast::Expr::Identifier(ident) => Ok(name_alone(ident, here)),
         ast::Expr::CompoundIdentifier(idents) => Ok(column(idents)),
         ast::Expr::Nested(inner) => convert(inner),
         ast::Expr::Value(value) => literal(&value.value, here),

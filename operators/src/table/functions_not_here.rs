@@ -1,0 +1,117 @@
+//! The functions of Spark that are not here, with the reasons. The test
+//! `function_docs` of the command line compares the names with those of Spark.
+
+/// Functions that are not here for the same reason.
+#[derive(Clone, Copy, Debug)]
+pub struct NotHere {
+    /// The names in lower case.
+    pub names: &'static [&'static str],
+    /// Why they are not here, and what to use instead.
+    pub reason: &'static str,
+}
+
+/// All functions that are not here.
+pub const NOT_HERE: &[NotHere] = &[
+    NotHere {
+        names: &[
+            "approx_top_k",
+            "approx_top_k_accumulate",
+            "approx_top_k_combine",
+            "approx_top_k_estimate",
+            "hll_sketch_agg",
+            "hll_sketch_estimate",
+            "hll_union",
+            "hll_union_agg",
+            "kll_merge_agg_bigint",
+            "kll_merge_agg_double",
+            "kll_merge_agg_float",
+            "kll_sketch_agg_bigint",
+            "kll_sketch_agg_double",
+            "kll_sketch_agg_float",
+            "kll_sketch_get_n_bigint",
+            "kll_sketch_get_n_double",
+            "kll_sketch_get_n_float",
+            "kll_sketch_get_quantile_bigint",
+            "kll_sketch_get_quantile_double",
+            "kll_sketch_get_quantile_float",
+            "kll_sketch_get_rank_bigint",
+            "kll_sketch_get_rank_double",
+            "kll_sketch_get_rank_float",
+            "kll_sketch_merge_bigint",
+            "kll_sketch_merge_double",
+            "kll_sketch_merge_float",
+            "kll_sketch_to_string_bigint",
+            "kll_sketch_to_string_double",
+            "kll_sketch_to_string_float",
+            "theta_difference",
+            "theta_intersection",
+            "theta_intersection_agg",
+            "theta_sketch_agg",
+            "theta_sketch_estimate",
+            "theta_union",
+            "theta_union_agg",
+            "tuple_difference_double",
+            "tuple_difference_integer",
+            "tuple_difference_theta_double",
+            "tuple_difference_theta_integer",
+            "tuple_intersection_agg_double",
+            "tuple_intersection_agg_integer",
+            "tuple_intersection_double",
+            "tuple_intersection_integer",
+            "tuple_intersection_theta_double",
+            "tuple_intersection_theta_integer",
+            "tuple_sketch_agg_double",
+            "tuple_sketch_agg_integer",
+            "tuple_sketch_estimate_double",
+            "tuple_sketch_estimate_integer",
+            "tuple_sketch_summary_double",
+            "tuple_sketch_summary_integer",
+            "tuple_sketch_theta_double",
+            "tuple_sketch_theta_integer",
+            "tuple_union_agg_double",
+            "tuple_union_agg_integer",
+            "tuple_union_double",
+            "tuple_union_integer",
+            "tuple_union_theta_double",
+            "tuple_union_theta_integer",
+        ],
+        reason: "a sketch of the library Apache DataSketches; `approx_count_distinct`, \
+                 `percentile_approx` and `count_min_sketch` are here",
+    },
+    NotHere {
+        names: &["st_asbinary", "st_geogfromwkb", "st_geomfromwkb", "st_setsrid", "st_srid"],
+        reason: "there are no types of geography and geometry",
+    },
+    NotHere {
+        names: &["java_method", "reflect", "try_reflect"],
+        reason: "it calls a method of Java; a user-defined function in Rust does the same",
+    },
+    NotHere {
+        names: &["make_interval", "try_make_interval"],
+        reason: "there is no interval of months, days and microseconds; `make_ym_interval` and \
+                 `make_dt_interval` make the others",
+    },
+    NotHere {
+        names: &["from_xml", "schema_of_xml", "to_xml"],
+        reason: "XML is no format of rows yet; `xpath` and its like read it",
+    },
+    NotHere { names: &["time"], reason: "`CAST(x AS TIME)` does the same" },
+    NotHere { names: &["vector_avg", "vector_sum"], reason: "it is not built yet" },
+    NotHere {
+        names: &["monotonically_increasing_id", "spark_partition_id"],
+        reason: "rows are in no numbered partitions; `row_number() OVER (ORDER BY …)` numbers rows",
+    },
+    NotHere {
+        names: &["input_file_block_length", "input_file_block_start", "input_file_name"],
+        reason: "the column `_metadata.file_path` of a file source tells the file",
+    },
+    NotHere {
+        names: &["current_path", "measure", "python_worker_logs"],
+        reason: "it is about catalogs, metric views or workers of Spark, which are not here",
+    },
+];
+
+/// Why a function of Spark is not here; `None` for any other name. The name is in lower case.
+pub fn reason(name: &str) -> Option<&'static str> {
+    NOT_HERE.iter().find(|entry| entry.names.contains(&name)).map(|entry| entry.reason)
+}
