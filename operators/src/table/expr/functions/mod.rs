@@ -83,7 +83,7 @@ use registry::{MANY, Typed};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-fn tables() -> [&'static [Function]; 34] {
+fn tables() -> [&'static [Function]; 35] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
