@@ -541,6 +541,25 @@ fn a_batch_query_appends_and_has_no_other_save_mode() {
 }
 
 #[test]
+fn records_of_every_compression_are_written_and_read() {
+    let cluster = cluster(&[("none", 1), ("gzip", 1), ("snappy", 1), ("lz4", 1), ("zstd", 1)]);
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let session = Session::new();
+        // A client sends a batch as it is if compression makes it no smaller.
+        let frame = session.sql("SELECT repeat(string(id), 1000) AS value FROM range(100)").unwrap();
+        let writer = frame.write().format("kafka").mode("append").option("topic", codec);
+        let writer = writer.option("kafka.bootstrap.servers", cluster.bootstrap_servers());
+        writer.option("kafka.compression.type", codec).save().unwrap();
+        let sum = "SELECT count(*), sum(length(CAST(value AS STRING))) FROM topic";
+        assert_eq!(
+            read_back(&cluster, codec, sum),
+            [[Value::Long(100), Value::Long(190_000)]],
+            "{codec}"
+        );
+    }
+}
+
+#[test]
 fn unsupported_transactions_are_refused_at_the_start() {
     let cluster = cluster(&[("t", 1)]);
     let session = Session::new();
