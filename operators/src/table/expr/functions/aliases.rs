@@ -179,7 +179,7 @@ pub(super) fn operator_of(name: &str) -> Option<&'static str> {
 
 /// Whether a function is only called by other expressions after resolution, never by users.
 fn is_internal(name: &str) -> bool {
-    const INTERNAL: [&str; 12] = [
+    const INTERNAL: [&str; 13] = [
         BIND,
         "array_sort_by",
         "getitem",
@@ -188,6 +188,7 @@ fn is_internal(name: &str) -> bool {
         "map_element",
         "map_size",
         "one_of_equals",
+        "range_bound",
         "second_fraction",
         "try",
         "variant_entries",
