@@ -546,7 +546,8 @@ fn records_of_every_compression_are_written_and_read() {
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
         let session = Session::new();
         // A client sends a batch as it is if compression makes it no smaller.
-        let frame = session.sql("SELECT repeat(string(id), 1000) AS value FROM range(100)").unwrap();
+        let frame =
+            session.sql("SELECT repeat(string(id), 1000) AS value FROM range(100)").unwrap();
         let writer = frame.write().format("kafka").mode("append").option("topic", codec);
         let writer = writer.option("kafka.bootstrap.servers", cluster.bootstrap_servers());
         writer.option("kafka.compression.type", codec).save().unwrap();
