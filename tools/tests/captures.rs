@@ -325,7 +325,7 @@ impl Comparison {
     /// Imports a file and reads the result.
     fn new(path: &Path, capture: &Path) -> Self {
         let (path, capture) = (path.to_str().unwrap(), capture.to_str().unwrap());
-        let output = millstream(&["import-pcap", path, "-o", capture, "--json"]);
+        let output = millstream(&["import-pcap", path, "-o", capture, "--force", "--json"]);
         let mut this = Self {
             report: serde_json::from_slice(&output.stdout).ok(),
             exit_code: output.status.code(),
