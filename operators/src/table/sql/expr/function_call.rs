@@ -33,6 +33,10 @@ pub(super) fn function_call(
     if let Some(rest) = name.strip_prefix(REWRITTEN) {
         return rewritten(rest, function, here);
     }
+    let (in_from, name) = match name.strip_prefix(IN_FROM) {
+        Some(rest) => (true, rest.to_string()),
+        None => (false, name),
+    };
     let list = match &function.args {
         FunctionArguments::List(list) => list,
         FunctionArguments::None => return Ok(without_parentheses(function, name, here)),
@@ -46,10 +50,6 @@ pub(super) fn function_call(
     }
     let ordered = named_arguments::in_order(&name, &list.args).map_err(|error| error.at(here))?;
     let written = ordered.as_deref().unwrap_or(&list.args);
-    let (in_from, name) = match name.strip_prefix(IN_FROM) {
-        Some(rest) => (true, rest.to_string()),
-        None => (false, name),
-    };
     if is_list(&name) || is_table_only(&name) && !in_from {
         return Err(not_a_scalar(&name, here));
     }
