@@ -255,8 +255,8 @@ mod tests {
     /// Size of the segments of these tests, in bytes.
     const BYTES: usize = 4 * PAGE_BYTES;
 
-    /// A segment of blocks whose payloads have these sizes, of which the first is at a stream
-    /// position; and the positions of its blocks.
+    /// Builds a segment whose first block is at a stream position and whose blocks have payloads of
+    /// these sizes. Returns its bytes, and the stream positions of its blocks.
     fn segment(mut position: u64, payloads: &[usize]) -> (Vec<u8>, Vec<u64>) {
         let mut bytes = FileHeader { version: 2, ..FileHeader::default() }.encode().to_vec();
         let mut positions = Vec::new();

@@ -16,7 +16,7 @@ use std::fmt;
 
 use DataType as T;
 
-/// Encodes values of a SQL type as messages.
+/// Encodes values of one SQL type as messages of one Protobuf type.
 #[derive(Debug)]
 pub struct Encoder {
     message: Message,

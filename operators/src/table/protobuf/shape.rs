@@ -246,7 +246,7 @@ fn dummy() -> Shape {
 struct Builder<'o> {
     options: &'o ReadOptions,
     fields_left: usize,
-    /// The full names of the message types that enclose the current one, and its own.
+    /// The full names of the message types from the outermost one to the current one.
     path: Vec<String>,
 }
 

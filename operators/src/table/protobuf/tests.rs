@@ -59,7 +59,8 @@ fn shown(value: &Value) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Whatever bytes can be decoded give the same row after they were encoded and decoded again.
+    /// Decodes damaged messages. A row that is decoded is the same after it is encoded and decoded
+    /// again.
     #[test]
     fn damaged_messages_are_errors_or_rows_that_can_be_written(
         case in 0usize..10_000,

@@ -32,7 +32,8 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 pub struct Registry {
     connections: Connections,
     state: Mutex<State>,
-    /// Notified when a request has an outcome, and when nobody waits for it any more.
+    /// Wakes the calls that wait for a request when it is answered or given up, and the thread of
+    /// the request when no call waits for it any more.
     changed: Condvar,
 }
 
@@ -183,8 +184,8 @@ impl Registry {
         Ok(())
     }
 
-    /// The body of a request's thread: repeats the request until it has an outcome, its time is
-    /// over, or no call waits for it.
+    /// Runs in the thread of a request. Sends the request again until the registry has answered it,
+    /// its time is over, or no call waits for it.
     fn run(&self, request: &Request, number: u64, retry: Duration) {
         let (began, mut delay) = (Instant::now(), DELAY_MIN);
         let addresses = self.connections.options().addresses.len();

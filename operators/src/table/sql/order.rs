@@ -370,7 +370,7 @@ impl Order {
     }
 }
 
-/// A plan sorted by keys; the plan itself without keys.
+/// Sorts a plan by keys. Without keys, returns the plan unchanged.
 fn sorted(plan: Plan, keys: Vec<SortKey>) -> Plan {
     match keys.is_empty() {
         true => plan,

@@ -83,7 +83,7 @@ use registry::{MANY, Typed};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-fn tables() -> [&'static [Function]; 35] {
+fn tables() -> [&'static [Function]; 37] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -99,6 +99,8 @@ fn tables() -> [&'static [Function]; 35] {
         charset::FUNCTIONS,
         regexp::FUNCTIONS,
         time::FUNCTIONS,
+        time::MADE_FUNCTIONS,
+        time::INTERVAL_FUNCTIONS,
         time::TIME_FUNCTIONS,
         array::FUNCTIONS,
         map::FUNCTIONS,

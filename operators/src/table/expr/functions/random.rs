@@ -163,8 +163,8 @@ fn check_constant(name: &str, arg: &Resolved) -> PlanResult<()> {
     ))
 }
 
-/// Resolves `uniform(from, to[, seed])` to `from + (to - from) * rand(seed)`, in the type of the
-/// limits.
+/// Resolves `uniform(from, to[, seed])` to `from + (to - from) * rand(seed)`. The result has the
+/// common type of `from` and `to`.
 pub(super) fn uniform(mut args: Vec<Resolved>) -> PlanResult<Resolved> {
     let seed = args.split_off(2);
     for arg in &args {

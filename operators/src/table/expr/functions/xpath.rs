@@ -137,8 +137,8 @@ thread_local! {
     static PATHS: RefCell<Vec<(String, Rc<XPath>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The compiled path, from the cache of the thread if it is there. The error tells why the text is
-/// no path.
+/// Compiles a path, or takes it from the cache of the thread. The error tells why the text is not
+/// a path.
 fn compiled(path: &str) -> Result<Rc<XPath>, String> {
     PATHS.with_borrow_mut(|paths| {
         if let Some(at) = paths.iter().position(|(known, _)| known == path) {

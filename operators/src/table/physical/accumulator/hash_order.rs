@@ -12,8 +12,8 @@ use crate::table::expr::functions::spread;
 const SLOTS_MIN: usize = 64;
 /// An unused slot.
 const FREE: u32 = u32::MAX;
-/// Spark inserts the values into the table of a partition, into a table that is read from the
-/// exchange, and into that of the result.
+/// The number of hash tables that values pass through in Spark: that of their partition, a copy of
+/// it behind the exchange, and that of the result. Each is filled in the order of the one before.
 const TABLES: usize = 3;
 
 /// The indices of hashes in the order in which Spark's result iterates over them.

@@ -1,7 +1,8 @@
 //! Arithmetic on dates, timestamps and intervals.
 
+use super::interval::WITHOUT_SUGGESTION;
 use super::time_type;
-use super::{WITHOUT_SUGGESTION, zone_of_type};
+use super::zone_of_type;
 use crate::table::datetime::{DAY_US, add_months, add_months_us, on_clock};
 use crate::table::error::PlanResult;
 use crate::table::expr::cast::arithmetic_overflow;

@@ -2,8 +2,7 @@
 //! zone.
 
 use super::registry::{
-    Call, Function, Typed, any_nullable, called, cells, function, made, take, typed, typed_or_null,
-    unexpected,
+    Call, Function, Typed, called, cells, function, made, take, typed, typed_or_null, unexpected,
 };
 use crate::table::datetime::calendar::{Date, days_of_month};
 use crate::table::datetime::pattern::{Direction, Unread};
@@ -22,6 +21,8 @@ use crate::table::value::Value;
 mod arithmetic;
 mod bucket;
 mod extract;
+mod interval;
+mod made;
 mod patterns;
 mod sequence;
 mod time_type;
@@ -29,7 +30,6 @@ mod units;
 
 use DataType as T;
 pub use arithmetic::arithmetic;
-use arithmetic::shifted;
 pub use extract::extract;
 pub use patterns::to_timestamp_without_zone;
 use patterns::{
@@ -69,665 +69,466 @@ const fn of_now(name: &'static str, help: &'static str) -> Function {
     )
 }
 
+pub(super) use interval::FUNCTIONS as INTERVAL_FUNCTIONS;
+pub(super) use made::FUNCTIONS as MADE_FUNCTIONS;
 pub(super) use time_type::{FUNCTIONS as TIME_FUNCTIONS, current_time, of_time};
 
-pub(super) static FUNCTIONS: &[Function] = &[
-    of_now("current_timestamp", "current_timestamp() or now(): the time of the batch").usage(
-        "1.5.0",
-        "current_timestamp() = now()",
-        "true",
-    ),
-    of_now("current_date", "current_date(): the day of the batch").usage(
-        "1.5.0",
-        "current_date() = to_date(now())",
-        "true",
-    ),
-    of_now("localtimestamp", "localtimestamp(): the local time of the batch").usage(
-        "3.4.0",
-        "localtimestamp() = to_timestamp_ntz(now())",
-        "true",
-    ),
-    of_date("year", "year(date): the year of a date", |a, _, _| date_part(a, |d| d.year)).usage(
-        "1.5.0",
-        "year('2024-02-29')",
-        "2024",
-    ),
-    of_date("quarter", "quarter(date): 1 to 4", |a, _, _| date_part(a, Date::quarter)).usage(
-        "1.5.0",
-        "quarter('2024-08-31')",
-        "3",
-    ),
-    of_date("month", "month(date): 1 to 12", |a, _, _| date_part(a, |d| i64::from(d.month))).usage(
-        "1.5.0",
-        "month('2024-02-29')",
-        "2",
-    ),
-    of_date("dayofmonth", "dayofmonth(date) or day(date): 1 to 31", |a, _, _| {
-        date_part(a, |d| i64::from(d.day))
-    })
-    .usage("1.5.0", "dayofmonth('2024-02-29')", "29"),
-    of_date("dayofyear", "dayofyear(date): 1 to 366", |a, _, _| date_part(a, Date::ordinal)).usage(
-        "1.5.0",
-        "dayofyear('2024-03-01')",
-        "61",
-    ),
-    of_date("dayofweek", "dayofweek(date): Sunday is 1", |a, _, _| {
-        date_part(a, |d| (d.weekday() + 1) % 7 + 1)
-    })
-    .usage("2.3.0", "dayofweek('2024-02-29')", "5"),
-    of_date("weekday", "weekday(date): Monday is 0", |a, _, _| date_part(a, Date::weekday)).usage(
-        "2.4.0",
-        "weekday('2024-02-29')",
-        "3",
-    ),
-    of_date("weekofyear", "weekofyear(date): of the ISO year", |a, _, _| {
-        date_part(a, |d| d.iso_week().1)
-    })
-    .usage("1.5.0", "weekofyear('2024-02-29')", "9"),
-    function(
-        "datetime_yearofweek",
-        "extract(YEAROFWEEK FROM date): the ISO year",
-        (1, 1),
-        |n, a| typed(n, a, &[T::Date], T::Int),
-        |a, _, _| date_part(a, |d| d.iso_week().0),
-    ),
-    of_clock("hour", "hour(timestamp): 0 to 23", |a, c| clock_part(a, &c, 3600 * SECOND_US, 24))
+pub(super) static FUNCTIONS: &[Function] =
+    &[
+        of_now("current_timestamp", "current_timestamp() or now(): the time of the batch").usage(
+            "1.5.0",
+            "current_timestamp() = now()",
+            "true",
+        ),
+        of_now("current_date", "current_date(): the day of the batch").usage(
+            "1.5.0",
+            "current_date() = to_date(now())",
+            "true",
+        ),
+        of_now("localtimestamp", "localtimestamp(): the local time of the batch").usage(
+            "3.4.0",
+            "localtimestamp() = to_timestamp_ntz(now())",
+            "true",
+        ),
+        of_date("year", "year(date): the year of a date", |a, _, _| date_part(a, |d| d.year))
+            .usage("1.5.0", "year('2024-02-29')", "2024"),
+        of_date("quarter", "quarter(date): 1 to 4", |a, _, _| date_part(a, Date::quarter)).usage(
+            "1.5.0",
+            "quarter('2024-08-31')",
+            "3",
+        ),
+        of_date("month", "month(date): 1 to 12", |a, _, _| date_part(a, |d| i64::from(d.month)))
+            .usage("1.5.0", "month('2024-02-29')", "2"),
+        of_date("dayofmonth", "dayofmonth(date) or day(date): 1 to 31", |a, _, _| {
+            date_part(a, |d| i64::from(d.day))
+        })
+        .usage("1.5.0", "dayofmonth('2024-02-29')", "29"),
+        of_date("dayofyear", "dayofyear(date): 1 to 366", |a, _, _| date_part(a, Date::ordinal))
+            .usage("1.5.0", "dayofyear('2024-03-01')", "61"),
+        of_date("dayofweek", "dayofweek(date): Sunday is 1", |a, _, _| {
+            date_part(a, |d| (d.weekday() + 1) % 7 + 1)
+        })
+        .usage("2.3.0", "dayofweek('2024-02-29')", "5"),
+        of_date("weekday", "weekday(date): Monday is 0", |a, _, _| date_part(a, Date::weekday))
+            .usage("2.4.0", "weekday('2024-02-29')", "3"),
+        of_date("weekofyear", "weekofyear(date): of the ISO year", |a, _, _| {
+            date_part(a, |d| d.iso_week().1)
+        })
+        .usage("1.5.0", "weekofyear('2024-02-29')", "9"),
+        function(
+            "datetime_yearofweek",
+            "extract(YEAROFWEEK FROM date): the ISO year",
+            (1, 1),
+            |n, a| typed(n, a, &[T::Date], T::Int),
+            |a, _, _| date_part(a, |d| d.iso_week().0),
+        ),
+        of_clock("hour", "hour(timestamp): 0 to 23", |a, c| {
+            clock_part(a, &c, 3600 * SECOND_US, 24)
+        })
         .usage("1.5.0", "hour('2024-02-29 12:58:59')", "12"),
-    of_clock("minute", "minute(timestamp): 0 to 59", |a, c| clock_part(a, &c, 60 * SECOND_US, 60))
+        of_clock("minute", "minute(timestamp): 0 to 59", |a, c| {
+            clock_part(a, &c, 60 * SECOND_US, 60)
+        })
         .usage("1.5.0", "minute('2024-02-29 12:58:59')", "58"),
-    of_clock("second", "second(timestamp): 0 to 59", |a, c| clock_part(a, &c, SECOND_US, 60))
-        .usage("1.5.0", "second('2024-02-29 12:58:59')", "59"),
-    called(
-        "second_fraction",
-        "extract(SECOND FROM timestamp): with its fraction",
-        (1, 1),
-        |n, a| on_clock(n, a, T::Decimal(8, 6)),
-        |a, call| {
-            let (local, [at]) = (local_time(&call, 0), take(a));
-            let at = at.long();
-            crate::table::expr::compile::decimal_fn(move |cx| {
-                Ok(at(cx)?.map(|at| i128::from(local(at).rem_euclid(60 * SECOND_US))))
-            })
-        },
-    ),
-    cells(
-        "monthname",
-        "monthname(date): of three letters",
-        (1, 1),
-        |n, a| typed(n, a, &[T::Date], T::String),
-        |a, _, arena| Ok(written(a[0].long(), &MONTH_NAME, arena)),
-    )
-    .usage("4.0.0", "monthname('2024-02-29')", "Feb"),
-    cells(
-        "dayname",
-        "dayname(date): of three letters",
-        (1, 1),
-        |n, a| typed(n, a, &[T::Date], T::String),
-        |a, _, arena| Ok(written(a[0].long(), &DAY_NAME, arena)),
-    )
-    .usage("4.0.0", "dayname('2024-02-29')", "Thu"),
-    cells(
-        "date_add",
-        "date_add(date, days): the date so many days later",
-        (2, 2),
-        with_days,
-        |a, _, _| Ok(Cell::Long(day(a[0].long() + a[1].long()))),
-    )
-    .usage("1.5.0", "date_add('2024-02-28', 2)", "2024-03-01"),
-    cells(
-        "date_sub",
-        "date_sub(date, days): the date so many days earlier",
-        (2, 2),
-        with_days,
-        |a, _, _| Ok(Cell::Long(day(a[0].long() - a[1].long()))),
-    )
-    .usage("1.5.0", "date_sub('2024-03-01', 1)", "2024-02-29"),
-    cells(
-        "date_diff",
-        "date_diff(end, start): days from start to end",
-        (2, 2),
-        |n, a| typed(n, a, &[T::Date, T::Date], T::Int),
-        |a, _, _| Ok(Cell::Long(day(a[0].long() - a[1].long()))),
-    )
-    .usage("3.4.0", "date_diff('2024-03-01', '2024-02-28')", "2"),
-    cells(
-        "add_months",
-        "add_months(date, months): the same day so many months later, or the last of a \
-         shorter month",
-        (2, 2),
-        |n, a| typed(n, a, &[T::Date, T::Int], T::Date),
-        |a, _, _| match add_months(a[0].long(), a[1].long()) {
-            Some(days) => Ok(Cell::Long(days)),
-            None => arithmetic_overflow("the date"),
-        },
-    )
-    .usage("1.5.0", "add_months('2024-01-31', 1)", "2024-02-29"),
-    cells(
-        "months_between",
-        "months_between(a, b[, rounded]): months from b to a",
-        (2, 3),
-        |n, a| {
-            let types = [T::Timestamp, T::Timestamp, T::Boolean];
-            typed(n, a, &types, T::Double)
-        },
-        |a, call, _| {
-            let rounded = a.get(2).is_none_or(|r| r.bool());
-            let months = months_between(a[0].long(), a[1].long(), rounded, call.semantics.zone);
-            Ok(Cell::Double(months))
-        },
-    )
-    .usage("1.5.0", "months_between('2024-03-31', '2024-01-31')", "2.0"),
-    cells(
-        "last_day",
-        "last_day(date): the last day of its month",
-        (1, 1),
-        |n, a| typed(n, a, &[T::Date], T::Date),
-        |a, _, _| {
-            let date = Date::of_days(a[0].long());
-            let left = days_of_month(date.year, date.month) - date.day;
-            Ok(Cell::Long(day(a[0].long() + i64::from(left))))
-        },
-    )
-    .usage("1.5.0", "last_day('2024-02-03')", "2024-02-29"),
-    cells(
-        "next_day",
-        "next_day(date, 'Mon'): the first such day after it",
-        (2, 2),
-        |n, a| typed_or_null(n, a, &[T::Date, T::String], T::Date),
-        |a, _, _| match weekday_of(a[1].text()) {
-            Some(day) => {
-                let days = a[0].long();
-                // 1970-01-01 was a Thursday.
-                let ahead = (day - (days + 3)).rem_euclid(7);
-                Ok(Cell::Long(days + if ahead == 0 { 7 } else { ahead }))
-            }
-            None => failed(
-                "ILLEGAL_DAY_OF_WEEK",
-                format!("'{}' is not a day of the week", a[1].text()),
-                "Write 'Mon', 'MONDAY' or 'MO'",
-            ),
-        },
-    )
-    .usage("1.5.0", "next_day('2024-02-29', 'Mon')", "2024-03-04"),
-    cells(
-        "make_date",
-        "make_date(year, month, day): the date of its parts",
-        (3, 3),
-        |n, a| typed_or_null(n, a, &[T::Int, T::Int, T::Int], T::Date),
-        |a, _, _| {
-            let days = made_date(a)?;
-            match i32::try_from(days) {
-                Ok(_) => Ok(Cell::Long(days)),
-                Err(_) => arithmetic_overflow("the date"),
-            }
-        },
-    )
-    .usage("3.0.0", "make_date(2024, 2, 29)", "2024-02-29"),
-    cells(
-        "make_timestamp",
-        "make_timestamp(year, month, day, hour, minute, seconds[, zone]): the timestamp \
-         of its parts",
-        (6, 7),
-        |n, a| time_parts(n, a, T::Timestamp),
-        |a, call, _| {
-            let zone = match a.get(6) {
-                Some(name) => zone_of(name.text())?,
-                None => call.semantics.zone,
-            };
-            or_overflow(made_timestamp(a)?.map(|local| to_utc(local, zone)))
-        },
-    )
-    .usage("3.0.0", "make_timestamp(2024, 2, 29, 12, 30, 45.5)", "2024-02-29 12:30:45.5"),
-    cells(
-        "make_timestamp_ntz",
-        "make_timestamp_ntz(year, month, day, hour, minute, seconds): the local \
-         timestamp of its parts",
-        (6, 6),
-        |n, a| time_parts(n, a, T::TimestampNtz),
-        |a, _, _| or_overflow(made_timestamp(a)?),
-    )
-    .usage("3.4.0", "make_timestamp_ntz(2024, 2, 29, 12, 30, 45)", "2024-02-29 12:30:45"),
-    called(
-        "time_bucket",
-        "time_bucket(length, timestamp[, origin]): the start of the bucket of this length",
-        (2, 3),
-        bucket::resolve,
-        bucket::compile,
-    )
-    .usage(
-        "4.2.0",
-        "time_bucket(INTERVAL '15' MINUTE, TIMESTAMP'2024-02-29 11:27:00')",
-        "2024-02-29 11:15:00",
-    ),
-    cells(
-        "make_dt_interval",
-        "make_dt_interval([days[, hours[, minutes[, seconds]]]]): an interval of days to seconds",
-        (0, 4),
-        |n, a| {
-            let types = [T::Int, T::Int, T::Int, T::Decimal(18, 6)];
-            typed(n, a, &types, T::DayTimeInterval(0, 3))
-        },
-        |a, _, _| {
-            let part = |i: usize, unit: i64| {
-                a.get(i).map_or(Some(0), |v| match v {
-                    Cell::Decimal(v) => i64::try_from(*v).ok(),
-                    v => v.long().checked_mul(unit),
+        of_clock("second", "second(timestamp): 0 to 59", |a, c| clock_part(a, &c, SECOND_US, 60))
+            .usage("1.5.0", "second('2024-02-29 12:58:59')", "59"),
+        called(
+            "second_fraction",
+            "extract(SECOND FROM timestamp): with its fraction",
+            (1, 1),
+            |n, a| on_clock(n, a, T::Decimal(8, 6)),
+            |a, call| {
+                let (local, [at]) = (local_time(&call, 0), take(a));
+                let at = at.long();
+                crate::table::expr::compile::decimal_fn(move |cx| {
+                    Ok(at(cx)?.map(|at| i128::from(local(at).rem_euclid(60 * SECOND_US))))
                 })
-            };
-            let parts = [(0, DAY_US), (1, 3600 * SECOND_US), (2, 60 * SECOND_US), (3, SECOND_US)];
-            let total =
-                parts.into_iter().try_fold(0i64, |sum, (i, unit)| sum.checked_add(part(i, unit)?));
-            interval_or_overflow(total, &T::DayTimeInterval(0, 3), WITHOUT_SUGGESTION)
-        },
-    )
-    .usage(
-        "3.2.0",
-        "make_dt_interval(1, 12, 30, 1.5)",
-        "INTERVAL '1 12:30:01.5' DAY TO SECOND",
-    ),
-    cells(
-        "make_ym_interval",
-        "make_ym_interval([years[, months]]): an interval of years to months",
-        (0, 2),
-        |n, a| typed(n, a, &[T::Int, T::Int], T::YearMonthInterval(0, 1)),
-        |a, _, _| {
-            let part = |i: usize| a.get(i).map_or(0, |v| v.long());
-            let months = Some(part(0) * 12 + part(1));
-            interval_or_overflow(months, &T::YearMonthInterval(0, 1), WITHOUT_SUGGESTION)
-        },
-    )
-    .usage("3.2.0", "make_ym_interval(1, 2)", "INTERVAL '1-2' YEAR TO MONTH"),
-    called(
-        "date_trunc",
-        "date_trunc('HOUR', timestamp): down to a unit; NULL for a word that is none",
-        (2, 2),
-        // As in Spark, a TIMESTAMP_NTZ is cast to TIMESTAMP first. So the cast moves a local time
-        // that a clock change skips.
-        |n, a| typed_or_null(n, a, &[T::String, T::Timestamp], T::Timestamp),
-        |args, call| {
-            let [unit, time] = take(args);
-            let zone = call.semantics.zone;
-            cut(unit, time, move |unit, at| truncated(unit, at, zone))
-        },
-    )
-    .usage("2.3.0", "date_trunc('HOUR', '2024-02-29 12:58:59')", "2024-02-29 12:00:00"),
-    called(
-        "trunc",
-        "trunc(date, 'MONTH'): down to a unit; NULL for a word that is none",
-        (2, 2),
-        |n, a| typed_or_null(n, a, &[T::Date, T::String], T::Date),
-        |args, _| {
-            let [date, unit] = take(args);
-            cut(unit, date, truncated_date)
-        },
-    )
-    .usage("1.5.0", "trunc('2024-02-29', 'MONTH')", "2024-02-01"),
-    called(
-        "to_date",
-        "to_date(text[, pattern]): the date that the text holds",
-        (1, 2),
-        |n, mut a| {
-            // Any other type is cast to STRING, and the text is parsed.
-            if !matches!(a[0].data_type, T::Date | T::Timestamp | T::TimestampNtz | T::Null) {
-                let text = super::registry::expect(n, vec![a.remove(0)], &[T::String])?;
-                a.splice(0..0, text);
-            }
-            if a.len() == 1 || a[0].data_type != T::String {
-                a.truncate(1);
-                return by_cast(n, a, &T::Date);
-            }
-            check_pattern(&a, 1, Direction::Read)?;
-            typed_or_null(n, a, &[T::String, T::String], T::Date)
-        },
-        |args, call| {
-            if args.len() == 1 {
-                let [a] = take(args);
-                return a;
-            }
-            // A timestamp in another time zone may fall on another day in the session time zone.
-            parsed(args, &call, |pattern, text, zone| match pattern {
-                Some(pattern) => {
-                    let at = pattern.read_timestamp(text, zone)?;
-                    Ok(to_local(at, zone).div_euclid(DAY_US))
+            },
+        ),
+        cells(
+            "monthname",
+            "monthname(date): of three letters",
+            (1, 1),
+            |n, a| typed(n, a, &[T::Date], T::String),
+            |a, _, arena| Ok(written(a[0].long(), &MONTH_NAME, arena)),
+        )
+        .usage("4.0.0", "monthname('2024-02-29')", "Feb"),
+        cells(
+            "dayname",
+            "dayname(date): of three letters",
+            (1, 1),
+            |n, a| typed(n, a, &[T::Date], T::String),
+            |a, _, arena| Ok(written(a[0].long(), &DAY_NAME, arena)),
+        )
+        .usage("4.0.0", "dayname('2024-02-29')", "Thu"),
+        cells(
+            "date_add",
+            "date_add(date, days): the date so many days later",
+            (2, 2),
+            with_days,
+            |a, _, _| Ok(Cell::Long(day(a[0].long() + a[1].long()))),
+        )
+        .usage("1.5.0", "date_add('2024-02-28', 2)", "2024-03-01"),
+        cells(
+            "date_sub",
+            "date_sub(date, days): the date so many days earlier",
+            (2, 2),
+            with_days,
+            |a, _, _| Ok(Cell::Long(day(a[0].long() - a[1].long()))),
+        )
+        .usage("1.5.0", "date_sub('2024-03-01', 1)", "2024-02-29"),
+        cells(
+            "date_diff",
+            "date_diff(end, start): days from start to end",
+            (2, 2),
+            |n, a| typed(n, a, &[T::Date, T::Date], T::Int),
+            |a, _, _| Ok(Cell::Long(day(a[0].long() - a[1].long()))),
+        )
+        .usage("3.4.0", "date_diff('2024-03-01', '2024-02-28')", "2"),
+        cells(
+            "add_months",
+            "add_months(date, months): the same day so many months later, or the last of a \
+         shorter month",
+            (2, 2),
+            |n, a| typed(n, a, &[T::Date, T::Int], T::Date),
+            |a, _, _| match add_months(a[0].long(), a[1].long()) {
+                Some(days) => Ok(Cell::Long(days)),
+                None => arithmetic_overflow("the date"),
+            },
+        )
+        .usage("1.5.0", "add_months('2024-01-31', 1)", "2024-02-29"),
+        cells(
+            "months_between",
+            "months_between(a, b[, rounded]): months from b to a",
+            (2, 3),
+            |n, a| {
+                let types = [T::Timestamp, T::Timestamp, T::Boolean];
+                typed(n, a, &types, T::Double)
+            },
+            |a, call, _| {
+                let rounded = a.get(2).is_none_or(|r| r.bool());
+                let months = months_between(a[0].long(), a[1].long(), rounded, call.semantics.zone);
+                Ok(Cell::Double(months))
+            },
+        )
+        .usage("1.5.0", "months_between('2024-03-31', '2024-01-31')", "2.0"),
+        cells(
+            "last_day",
+            "last_day(date): the last day of its month",
+            (1, 1),
+            |n, a| typed(n, a, &[T::Date], T::Date),
+            |a, _, _| {
+                let date = Date::of_days(a[0].long());
+                let left = days_of_month(date.year, date.month) - date.day;
+                Ok(Cell::Long(day(a[0].long() + i64::from(left))))
+            },
+        )
+        .usage("1.5.0", "last_day('2024-02-03')", "2024-02-29"),
+        cells(
+            "next_day",
+            "next_day(date, 'Mon'): the first such day after it",
+            (2, 2),
+            |n, a| typed_or_null(n, a, &[T::Date, T::String], T::Date),
+            |a, _, _| match weekday_of(a[1].text()) {
+                Some(day) => {
+                    let days = a[0].long();
+                    // 1970-01-01 was a Thursday.
+                    let ahead = (day - (days + 3)).rem_euclid(7);
+                    Ok(Cell::Long(days + if ahead == 0 { 7 } else { ahead }))
                 }
-                None => parse_date(text).ok_or(Unread::NoMatch),
-            })
-        },
-    )
-    .usage("1.5.0", "to_date('29.02.2024', 'dd.MM.yyyy')", "2024-02-29"),
-    called(
-        "to_timestamp",
-        "to_timestamp(text[, pattern]): the timestamp that the text holds",
-        (1, 2),
-        to_timestamp,
-        |args, call| {
-            if args.len() == 1 {
-                let [a] = take(args);
-                return a;
-            }
-            parsed(args, &call, |pattern, text, zone| match pattern {
-                Some(pattern) => pattern.read_timestamp(text, zone),
-                None => parse_timestamp(text, Some(zone)).ok_or(Unread::NoMatch),
-            })
-        },
-    )
-    .usage("2.2.0", "to_timestamp('2024-02-29 12:30:00')", "2024-02-29 12:30:00"),
-    called(
-        "to_timestamp_ntz",
-        "to_timestamp_ntz(text[, pattern]): the local timestamp that the text holds",
-        (1, 2),
-        |n, a| {
-            check_pattern(&a, 1, Direction::Read)?;
-            typed_or_null(n, a, &[T::String, T::String], T::TimestampNtz)
-        },
-        |args, call| {
-            parsed(args, &call, |pattern, text, _| match pattern {
-                Some(pattern) => pattern.read_timestamp_ntz(text),
-                None => parse_timestamp(text, None).ok_or(Unread::NoMatch),
-            })
-        },
-    )
-    .usage("3.4.0", "to_timestamp_ntz('2024-02-29 12:30:00')", "2024-02-29 12:30:00"),
-    called(
-        "unix_timestamp",
-        "unix_timestamp(timestamp) or unix_timestamp(text[, pattern]): seconds since 1970",
-        (1, 2),
-        |n, a| {
-            check_pattern(&a, 1, Direction::Read)?;
-            match a[0].data_type {
-                T::TimestampNtz => typed_or_null(n, a, &[T::TimestampNtz, T::String], T::Long),
-                T::Timestamp | T::Date => typed_or_null(n, a, &[T::Timestamp, T::String], T::Long),
-                _ => typed_or_null(n, a, &[T::String, T::String], T::Long),
-            }
-        },
-        |mut args, call| {
-            if call.data_type(0).is_datetime() {
-                args.truncate(1);
-                let [a] = take(args);
-                let a = a.long();
-                // Rounds toward zero also before 1970, as Spark does.
-                return long_fn(move |cx| Ok(a(cx)?.map(|micros| micros / SECOND_US)));
-            }
-            let [micros] = take(vec![parsed(args, &call, |pattern, text, zone| {
-                pattern.or(PLAIN_READ.as_ref()).ok_or(Unread::NoMatch)?.read_timestamp(text, zone)
-            })]);
-            let micros = micros.long();
-            long_fn(move |cx| Ok(micros(cx)?.map(|micros| micros / SECOND_US)))
-        },
-    )
-    .usage("1.5.0", "unix_timestamp('1970-01-02', 'yyyy-MM-dd')", "86400"),
-    called(
-        "from_unixtime",
-        "from_unixtime(seconds[, pattern]): as text",
-        (1, 2),
-        |n, a| {
-            check_pattern(&a, 1, Direction::Write)?;
-            typed(n, a, &[T::Long, T::String], T::String)
-        },
-        date_format,
-    )
-    .usage("1.5.0", "from_unixtime(86400, 'yyyy-MM-dd')", "1970-01-02"),
-    called(
-        "date_format",
-        "date_format(timestamp, pattern): as text",
-        (2, 2),
-        |n, a| {
-            check_pattern(&a, 1, Direction::Write)?;
-            typed(n, timestamp_first(a), &[T::Timestamp, T::String], T::String)
-        },
-        date_format,
-    )
-    .usage("1.5.0", "date_format('2024-02-29', 'dd.MM.yy')", "29.02.24"),
-    cells(
-        "timestamp_seconds",
-        "timestamp_seconds(n): the timestamp n seconds after 1970-01-01",
-        (1, 1),
-        of_seconds,
-        |a, call, _| {
-            or_overflow(match a[0] {
-                Cell::Double(v) if !v.is_finite() => return Ok(Cell::Null),
-                Cell::Double(v) => Some((v * 1e6) as i64),
-                Cell::Decimal(v) => return decimal_seconds(v, call.data_type(0)),
-                v => v.long().checked_mul(SECOND_US),
-            })
-        },
-    )
-    .usage("3.1.0", "timestamp_seconds(86400)", "1970-01-02 00:00:00"),
-    cells(
-        "timestamp_millis",
-        "timestamp_millis(n): the timestamp n milliseconds after 1970-01-01",
-        (1, 1),
-        |n, a| typed(n, a, &[T::Long], T::Timestamp),
-        |a, _, _| or_overflow(a[0].long().checked_mul(1000)),
-    )
-    .usage("3.1.0", "timestamp_millis(86400500)", "1970-01-02 00:00:00.5"),
-    cells(
-        "timestamp_micros",
-        "timestamp_micros(n): the timestamp n microseconds after 1970-01-01",
-        (1, 1),
-        |n, a| typed(n, a, &[T::Long], T::Timestamp),
-        |a, _, _| Ok(a[0]),
-    )
-    .usage("3.1.0", "timestamp_micros(86400000000)", "1970-01-02 00:00:00"),
-    cells(
-        "unix_seconds",
-        "unix_seconds(timestamp): seconds since 1970-01-01, rounded down",
-        (1, 1),
-        |n, a| on_clock(n, a, T::Long),
-        |a, _, _| Ok(Cell::Long(a[0].long().div_euclid(SECOND_US))),
-    )
-    .usage("3.1.0", "unix_seconds(timestamp('1970-01-02 00:00:00Z'))", "86400"),
-    cells(
-        "unix_millis",
-        "unix_millis(timestamp): milliseconds since 1970-01-01, rounded down",
-        (1, 1),
-        |n, a| on_clock(n, a, T::Long),
-        |a, _, _| Ok(Cell::Long(a[0].long().div_euclid(1000))),
-    )
-    .usage("3.1.0", "unix_millis(timestamp('1970-01-01 00:00:01.5Z'))", "1500"),
-    cells(
-        "unix_micros",
-        "unix_micros(timestamp): microseconds since 1970-01-01",
-        (1, 1),
-        |n, a| on_clock(n, a, T::Long),
-        |a, _, _| Ok(a[0]),
-    )
-    .usage("3.1.0", "unix_micros(timestamp('1970-01-01 00:00:01.5Z'))", "1500000"),
-    cells(
-        "unix_date",
-        "unix_date(date): days since 1970-01-01",
-        (1, 1),
-        |n, a| typed(n, a, &[T::Date], T::Int),
-        |a, _, _| Ok(a[0]),
-    )
-    .usage("3.1.0", "unix_date(date('1970-01-02'))", "1"),
-    cells(
-        "date_from_unix_date",
-        "date_from_unix_date(days): the date so many days after 1970-01-01",
-        (1, 1),
-        |n, a| typed(n, a, &[T::Int], T::Date),
-        |a, _, _| Ok(a[0]),
-    )
-    .usage("3.1.0", "date_from_unix_date(1)", "1970-01-02"),
-    cells(
-        "from_utc_timestamp",
-        "from_utc_timestamp(timestamp, zone): the zone's clock at that UTC time",
-        (2, 2),
-        |n, a| typed(n, a, &[T::Timestamp, T::String], T::Timestamp),
-        |a, _, _| Ok(Cell::Long(to_local(a[0].long(), zone_of(a[1].text())?))),
-    )
-    .usage(
-        "1.5.0",
-        "from_utc_timestamp('2024-08-31 12:00:00', 'Asia/Seoul')",
-        "2024-08-31 21:00:00",
-    ),
-    cells(
-        "to_utc_timestamp",
-        "to_utc_timestamp(timestamp, zone): UTC at that time of the zone's clock",
-        (2, 2),
-        |n, a| typed(n, a, &[T::Timestamp, T::String], T::Timestamp),
-        |a, _, _| Ok(Cell::Long(to_utc(a[0].long(), zone_of(a[1].text())?))),
-    )
-    .usage(
-        "1.5.0",
-        "to_utc_timestamp('2024-08-31 12:00:00', 'Asia/Seoul')",
-        "2024-08-31 03:00:00",
-    ),
-    cells(
-        "convert_timezone",
-        "convert_timezone([from,] to, timestamp_ntz): from one zone's clock to another's",
-        (2, 3),
-        |n, a| {
-            let types = [T::String, T::String, T::TimestampNtz];
-            let types = if a.len() == 2 { &types[1..] } else { &types };
-            typed(n, a, types, T::TimestampNtz)
-        },
-        |a, call, _| {
-            let (from, to, at) = match a {
-                [from, to, at] => (zone_of(from.text())?, to, at),
-                _ => (call.semantics.zone, &a[0], &a[1]),
-            };
-            Ok(Cell::Long(to_local(to_utc(at.long(), from), zone_of(to.text())?)))
-        },
-    )
-    .usage(
-        "3.4.0",
-        "convert_timezone('Europe/Berlin', 'America/New_York', timestamp_ntz'2024-08-31 \
+                None => failed(
+                    "ILLEGAL_DAY_OF_WEEK",
+                    format!("'{}' is not a day of the week", a[1].text()),
+                    "Write 'Mon', 'MONDAY' or 'MO'",
+                ),
+            },
+        )
+        .usage("1.5.0", "next_day('2024-02-29', 'Mon')", "2024-03-04"),
+        called(
+            "time_bucket",
+            "time_bucket(length, timestamp[, origin]): the start of the bucket of this length",
+            (2, 3),
+            bucket::resolve,
+            bucket::compile,
+        )
+        .usage(
+            "4.2.0",
+            "time_bucket(INTERVAL '15' MINUTE, TIMESTAMP'2024-02-29 11:27:00')",
+            "2024-02-29 11:15:00",
+        ),
+        called(
+            "date_trunc",
+            "date_trunc('HOUR', timestamp): down to a unit; NULL for a word that is none",
+            (2, 2),
+            // As in Spark, a TIMESTAMP_NTZ is cast to TIMESTAMP first. So the cast moves a local time
+            // that a clock change skips.
+            |n, a| typed_or_null(n, a, &[T::String, T::Timestamp], T::Timestamp),
+            |args, call| {
+                let [unit, time] = take(args);
+                let zone = call.semantics.zone;
+                cut(unit, time, move |unit, at| truncated(unit, at, zone))
+            },
+        )
+        .usage("2.3.0", "date_trunc('HOUR', '2024-02-29 12:58:59')", "2024-02-29 12:00:00"),
+        called(
+            "trunc",
+            "trunc(date, 'MONTH'): down to a unit; NULL for a word that is none",
+            (2, 2),
+            |n, a| typed_or_null(n, a, &[T::Date, T::String], T::Date),
+            |args, _| {
+                let [date, unit] = take(args);
+                cut(unit, date, truncated_date)
+            },
+        )
+        .usage("1.5.0", "trunc('2024-02-29', 'MONTH')", "2024-02-01"),
+        called(
+            "to_date",
+            "to_date(text[, pattern]): the date that the text holds",
+            (1, 2),
+            |n, mut a| {
+                // Any other type is cast to STRING, and the text is parsed.
+                if !matches!(a[0].data_type, T::Date | T::Timestamp | T::TimestampNtz | T::Null) {
+                    let text = super::registry::expect(n, vec![a.remove(0)], &[T::String])?;
+                    a.splice(0..0, text);
+                }
+                if a.len() == 1 || a[0].data_type != T::String {
+                    a.truncate(1);
+                    return by_cast(n, a, &T::Date);
+                }
+                check_pattern(&a, 1, Direction::Read)?;
+                typed_or_null(n, a, &[T::String, T::String], T::Date)
+            },
+            |args, call| {
+                if args.len() == 1 {
+                    let [a] = take(args);
+                    return a;
+                }
+                // A timestamp in another time zone may fall on another day in the session time zone.
+                parsed(args, &call, |pattern, text, zone| match pattern {
+                    Some(pattern) => {
+                        let at = pattern.read_timestamp(text, zone)?;
+                        Ok(to_local(at, zone).div_euclid(DAY_US))
+                    }
+                    None => parse_date(text).ok_or(Unread::NoMatch),
+                })
+            },
+        )
+        .usage("1.5.0", "to_date('29.02.2024', 'dd.MM.yyyy')", "2024-02-29"),
+        called(
+            "to_timestamp",
+            "to_timestamp(text[, pattern]): the timestamp that the text holds",
+            (1, 2),
+            to_timestamp,
+            |args, call| {
+                if args.len() == 1 {
+                    let [a] = take(args);
+                    return a;
+                }
+                parsed(args, &call, |pattern, text, zone| match pattern {
+                    Some(pattern) => pattern.read_timestamp(text, zone),
+                    None => parse_timestamp(text, Some(zone)).ok_or(Unread::NoMatch),
+                })
+            },
+        )
+        .usage("2.2.0", "to_timestamp('2024-02-29 12:30:00')", "2024-02-29 12:30:00"),
+        called(
+            "to_timestamp_ntz",
+            "to_timestamp_ntz(text[, pattern]): the local timestamp that the text holds",
+            (1, 2),
+            |n, a| {
+                check_pattern(&a, 1, Direction::Read)?;
+                typed_or_null(n, a, &[T::String, T::String], T::TimestampNtz)
+            },
+            |args, call| {
+                parsed(args, &call, |pattern, text, _| match pattern {
+                    Some(pattern) => pattern.read_timestamp_ntz(text),
+                    None => parse_timestamp(text, None).ok_or(Unread::NoMatch),
+                })
+            },
+        )
+        .usage("3.4.0", "to_timestamp_ntz('2024-02-29 12:30:00')", "2024-02-29 12:30:00"),
+        called(
+            "unix_timestamp",
+            "unix_timestamp(timestamp) or unix_timestamp(text[, pattern]): seconds since 1970",
+            (1, 2),
+            |n, a| {
+                check_pattern(&a, 1, Direction::Read)?;
+                match a[0].data_type {
+                    T::TimestampNtz => typed_or_null(n, a, &[T::TimestampNtz, T::String], T::Long),
+                    T::Timestamp | T::Date => {
+                        typed_or_null(n, a, &[T::Timestamp, T::String], T::Long)
+                    }
+                    _ => typed_or_null(n, a, &[T::String, T::String], T::Long),
+                }
+            },
+            |mut args, call| {
+                if call.data_type(0).is_datetime() {
+                    args.truncate(1);
+                    let [a] = take(args);
+                    let a = a.long();
+                    // Rounds toward zero also before 1970, as Spark does.
+                    return long_fn(move |cx| Ok(a(cx)?.map(|micros| micros / SECOND_US)));
+                }
+                let [micros] = take(vec![parsed(args, &call, |pattern, text, zone| {
+                    pattern
+                        .or(PLAIN_READ.as_ref())
+                        .ok_or(Unread::NoMatch)?
+                        .read_timestamp(text, zone)
+                })]);
+                let micros = micros.long();
+                long_fn(move |cx| Ok(micros(cx)?.map(|micros| micros / SECOND_US)))
+            },
+        )
+        .usage("1.5.0", "unix_timestamp('1970-01-02', 'yyyy-MM-dd')", "86400"),
+        called(
+            "from_unixtime",
+            "from_unixtime(seconds[, pattern]): as text",
+            (1, 2),
+            |n, a| {
+                check_pattern(&a, 1, Direction::Write)?;
+                typed(n, a, &[T::Long, T::String], T::String)
+            },
+            date_format,
+        )
+        .usage("1.5.0", "from_unixtime(86400, 'yyyy-MM-dd')", "1970-01-02"),
+        called(
+            "date_format",
+            "date_format(timestamp, pattern): as text",
+            (2, 2),
+            |n, a| {
+                check_pattern(&a, 1, Direction::Write)?;
+                typed(n, timestamp_first(a), &[T::Timestamp, T::String], T::String)
+            },
+            date_format,
+        )
+        .usage("1.5.0", "date_format('2024-02-29', 'dd.MM.yy')", "29.02.24"),
+        cells(
+            "unix_seconds",
+            "unix_seconds(timestamp): seconds since 1970-01-01, rounded down",
+            (1, 1),
+            |n, a| on_clock(n, a, T::Long),
+            |a, _, _| Ok(Cell::Long(a[0].long().div_euclid(SECOND_US))),
+        )
+        .usage("3.1.0", "unix_seconds(timestamp('1970-01-02 00:00:00Z'))", "86400"),
+        cells(
+            "unix_millis",
+            "unix_millis(timestamp): milliseconds since 1970-01-01, rounded down",
+            (1, 1),
+            |n, a| on_clock(n, a, T::Long),
+            |a, _, _| Ok(Cell::Long(a[0].long().div_euclid(1000))),
+        )
+        .usage("3.1.0", "unix_millis(timestamp('1970-01-01 00:00:01.5Z'))", "1500"),
+        cells(
+            "unix_micros",
+            "unix_micros(timestamp): microseconds since 1970-01-01",
+            (1, 1),
+            |n, a| on_clock(n, a, T::Long),
+            |a, _, _| Ok(a[0]),
+        )
+        .usage("3.1.0", "unix_micros(timestamp('1970-01-01 00:00:01.5Z'))", "1500000"),
+        cells(
+            "unix_date",
+            "unix_date(date): days since 1970-01-01",
+            (1, 1),
+            |n, a| typed(n, a, &[T::Date], T::Int),
+            |a, _, _| Ok(a[0]),
+        )
+        .usage("3.1.0", "unix_date(date('1970-01-02'))", "1"),
+        cells(
+            "from_utc_timestamp",
+            "from_utc_timestamp(timestamp, zone): the zone's clock at that UTC time",
+            (2, 2),
+            |n, a| typed(n, a, &[T::Timestamp, T::String], T::Timestamp),
+            |a, _, _| Ok(Cell::Long(to_local(a[0].long(), zone_of(a[1].text())?))),
+        )
+        .usage(
+            "1.5.0",
+            "from_utc_timestamp('2024-08-31 12:00:00', 'Asia/Seoul')",
+            "2024-08-31 21:00:00",
+        ),
+        cells(
+            "to_utc_timestamp",
+            "to_utc_timestamp(timestamp, zone): UTC at that time of the zone's clock",
+            (2, 2),
+            |n, a| typed(n, a, &[T::Timestamp, T::String], T::Timestamp),
+            |a, _, _| Ok(Cell::Long(to_utc(a[0].long(), zone_of(a[1].text())?))),
+        )
+        .usage(
+            "1.5.0",
+            "to_utc_timestamp('2024-08-31 12:00:00', 'Asia/Seoul')",
+            "2024-08-31 03:00:00",
+        ),
+        cells(
+            "convert_timezone",
+            "convert_timezone([from,] to, timestamp_ntz): from one zone's clock to another's",
+            (2, 3),
+            |n, a| {
+                let types = [T::String, T::String, T::TimestampNtz];
+                let types = if a.len() == 2 { &types[1..] } else { &types };
+                typed(n, a, types, T::TimestampNtz)
+            },
+            |a, call, _| {
+                let (from, to, at) = match a {
+                    [from, to, at] => (zone_of(from.text())?, to, at),
+                    _ => (call.semantics.zone, &a[0], &a[1]),
+                };
+                Ok(Cell::Long(to_local(to_utc(at.long(), from), zone_of(to.text())?)))
+            },
+        )
+        .usage(
+            "3.4.0",
+            "convert_timezone('Europe/Berlin', 'America/New_York', timestamp_ntz'2024-08-31 \
          12:00:00')",
-        "2024-08-31 06:00:00",
-    ),
-    cells(
-        "current_timezone",
-        "current_timezone(): the session time zone",
-        (0, 0),
-        |n, a| typed(n, a, &[], T::String),
-        |_, call, arena| Ok(made(arena, &call.semantics.zone.name())),
-    )
-    .usage("3.1.0", "current_timezone()", "UTC"),
-    cells(
-        "timestampadd",
-        "timestampadd(unit, n, timestamp): the timestamp n units later",
-        (3, 3),
-        |n, a| {
-            unit_of(n, &a[0])?;
-            let to = if a[2].data_type == T::TimestampNtz { T::TimestampNtz } else { T::Timestamp };
-            typed(n, a, &[T::String, T::Long, to.clone()], to)
-        },
-        |a, call, _| {
-            let zone = zone_of_type(&call.to, call.semantics.zone);
-            or_overflow(added(a[0].text(), a[1].long(), a[2].long(), zone))
-        },
-    )
-    .usage(
-        "3.3.0",
-        "timestampadd(HOUR, 8, timestamp_ntz'2024-02-29 20:00:00')",
-        "2024-03-01 04:00:00",
-    ),
-    cells(
-        "timestampdiff",
-        "timestampdiff(unit, start, end): whole units between them",
-        (3, 3),
-        |n, a| {
-            unit_of(n, &a[0])?;
-            typed(n, a, &[T::String, T::Timestamp, T::Timestamp], T::Long)
-        },
-        |a, call, _| {
-            let found = difference(a[0].text(), a[1].long(), a[2].long(), call.semantics.zone);
-            or_overflow(found)
-        },
-    )
-    .usage(
-        "3.3.0",
-        "timestampdiff(MONTH, timestamp_ntz'2024-01-31 00:00:00', \
+            "2024-08-31 06:00:00",
+        ),
+        cells(
+            "current_timezone",
+            "current_timezone(): the session time zone",
+            (0, 0),
+            |n, a| typed(n, a, &[], T::String),
+            |_, call, arena| Ok(made(arena, &call.semantics.zone.name())),
+        )
+        .usage("3.1.0", "current_timezone()", "UTC"),
+        cells(
+            "timestampadd",
+            "timestampadd(unit, n, timestamp): the timestamp n units later",
+            (3, 3),
+            |n, a| {
+                unit_of(n, &a[0])?;
+                let to =
+                    if a[2].data_type == T::TimestampNtz { T::TimestampNtz } else { T::Timestamp };
+                typed(n, a, &[T::String, T::Long, to.clone()], to)
+            },
+            |a, call, _| {
+                let zone = zone_of_type(&call.to, call.semantics.zone);
+                or_overflow(added(a[0].text(), a[1].long(), a[2].long(), zone))
+            },
+        )
+        .usage(
+            "3.3.0",
+            "timestampadd(HOUR, 8, timestamp_ntz'2024-02-29 20:00:00')",
+            "2024-03-01 04:00:00",
+        ),
+        cells(
+            "timestampdiff",
+            "timestampdiff(unit, start, end): whole units between them",
+            (3, 3),
+            |n, a| {
+                unit_of(n, &a[0])?;
+                typed(n, a, &[T::String, T::Timestamp, T::Timestamp], T::Long)
+            },
+            |a, call, _| {
+                let found = difference(a[0].text(), a[1].long(), a[2].long(), call.semantics.zone);
+                or_overflow(found)
+            },
+        )
+        .usage(
+            "3.3.0",
+            "timestampdiff(MONTH, timestamp_ntz'2024-01-31 00:00:00', \
          timestamp_ntz'2024-03-31 00:00:00')",
-        "2",
-    ),
-    called("datetime_add", "a + interval", (2, 2), internal, |a, c| shifted(a, &c, 1)),
-    called("datetime_subtract", "a - interval", (2, 2), internal, |a, c| shifted(a, &c, -1)),
-    cells("datetime_between", "a - b", (2, 2), internal, |a, call, _| {
-        let unit = if call.to == T::DayTimeInterval(0, 0) { DAY_US } else { 1 };
-        let zone = call.semantics.zone;
-        let local = |i: usize| match call.data_type(i) {
-            T::Timestamp => to_local(a[i].long(), zone),
-            _ => a[i].long(),
-        };
-        or_overflow(local(0).checked_sub(local(1)).and_then(|n| n.checked_mul(unit)))
-    }),
-    cells("interval_add", "interval + interval", (2, 2), internal, |a, call, _| {
-        let sum = a[0].long().checked_add(a[1].long());
-        interval_or_overflow(sum, &call.to, WITH_SUGGESTION)
-    }),
-    cells("interval_subtract", "interval - interval", (2, 2), internal, |a, call, _| {
-        let difference = a[0].long().checked_sub(a[1].long());
-        interval_or_overflow(difference, &call.to, WITH_SUGGESTION)
-    }),
-    cells("interval_negative", "- interval", (1, 1), internal, |a, call, _| {
-        interval_or_overflow(a[0].long().checked_neg(), &call.to, WITHOUT_SUGGESTION)
-    }),
-    cells("interval_abs", "abs(interval)", (1, 1), internal, |a, call, _| {
-        interval_or_overflow(a[0].long().checked_abs(), &call.to, WITHOUT_SUGGESTION)
-    }),
-    cells("interval_sign", "sign(interval)", (1, 1), internal, |a, _, _| {
-        Ok(Cell::Double(a[0].long().signum() as f64))
-    }),
-    cells("interval_part", "a field of an interval", (2, 2), internal, |a, call, _| {
-        Ok(part_of_interval(a[0].long(), a[1].text(), &call.to))
-    }),
-    cells("interval_ratio", "interval DIV interval", (2, 2), internal, |a, _, _| {
-        match a[1].long() {
-            0 => failed("INTERVAL_DIVIDED_BY_ZERO", "division by zero", "Use nullif"),
-            by => or_overflow(a[0].long().checked_div(by)),
-        }
-    }),
-    cells("interval_multiply", "interval * n", (2, 2), internal, |a, call, _| {
-        let product = match a[1] {
-            Cell::Long(n) => a[0].long().checked_mul(n),
-            other => whole_number(a[0].long() as f64 * other.double()),
-        };
-        interval_or_overflow(product, &call.to, WITH_SUGGESTION)
-    }),
-    cells("interval_divide", "interval / n", (2, 2), internal, |a, call, _| {
-        let by = match a[1] {
-            Cell::Long(n) => n as f64,
-            other => other.double(),
-        };
-        if by == 0.0 {
-            return failed("INTERVAL_DIVIDED_BY_ZERO", "division by zero", "Use nullif(n, 0)");
-        }
-        let quotient = match a[1] {
-            // Computed in integers, so that rounding half away from zero is exact.
-            Cell::Long(n) => {
-                let (a, n) = (i128::from(a[0].long()), i128::from(n));
-                let (whole, rest) = (a / n, a % n);
-                let up = rest.abs() * 2 >= n.abs();
-                i64::try_from(whole + if up { a.signum() * n.signum() } else { 0 }).ok()
-            }
-            _ => whole_number(a[0].long() as f64 / by),
-        };
-        interval_or_overflow(quotient, &call.to, WITH_SUGGESTION)
-    }),
-];
-
-/// Rounds half away from zero; `None` if the result does not fit in 64 bits.
-fn whole_number(value: f64) -> Option<i64> {
-    let whole = value.round();
-    (whole.abs() < i64::MAX as f64).then_some(whole as i64)
-}
-
-/// A field of an interval. YEAR and DAY are the whole interval in that unit. Every other field is
-/// the remainder below the next larger unit.
-fn part_of_interval<'a>(value: i64, field: &str, to: &DataType) -> Cell<'a> {
-    if let T::Decimal(..) = to {
-        return Cell::Decimal(i128::from(value % (60 * SECOND_US)));
-    }
-    Cell::Long(match field {
-        "YEAR" => value / 12,
-        "MONTH" => value % 12,
-        "DAY" => value / DAY_US,
-        "HOUR" => value % DAY_US / (3600 * SECOND_US),
-        _ => value % (3600 * SECOND_US) / (60 * SECOND_US),
-    })
-}
+            "2",
+        ),
+    ];
 
 pub(super) fn internal(name: &str, _: Vec<Resolved>) -> PlanResult<Typed> {
     Err(PlanError::new("UNRESOLVED_ROUTINE", format!("`{name}` is internal"), "Write a + b"))
@@ -794,24 +595,6 @@ fn or_overflow<'a>(value: Option<i64>) -> Result<Cell<'a>, Box<EvalError>> {
 /// without ANSI mode.
 const OVERFLOW: &str = "DATETIME_OVERFLOW";
 
-/// Returns an interval; an error if it overflows. A year-month interval has 32 bits.
-fn interval_or_overflow<'a>(
-    value: Option<i64>,
-    to: &DataType,
-    condition: &'static str,
-) -> Result<Cell<'a>, Box<EvalError>> {
-    let fits =
-        |value: &i64| !matches!(to, T::YearMonthInterval(..)) || i32::try_from(*value).is_ok();
-    match value.filter(fits) {
-        Some(value) => Ok(Cell::Long(value)),
-        None => failed(condition, "the interval is out of the range of its type", INTERVAL_FIX),
-    }
-}
-
-const INTERVAL_FIX: &str = "Use try_add, try_subtract or try_multiply to get NULL instead";
-const WITH_SUGGESTION: &str = "INTERVAL_ARITHMETIC_OVERFLOW.WITH_SUGGESTION";
-const WITHOUT_SUGGESTION: &str = "INTERVAL_ARITHMETIC_OVERFLOW.WITHOUT_SUGGESTION";
-
 fn out_of_bounds<T>(reason: &str) -> Result<T, Box<EvalError>> {
     failed("DATETIME_FIELD_OUT_OF_BOUNDS.WITHOUT_SUGGESTION", reason, "")
 }
@@ -834,79 +617,6 @@ fn weekday_of(name: &str) -> Option<i64> {
     let name = name.trim().to_ascii_uppercase();
     let found = days.iter().position(|day| *day == name || day[..2] == name || day[..3] == name);
     found.map(|at| at as i64)
-}
-
-fn time_parts(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
-    let mut types = vec![T::Int; 5];
-    types.extend([T::Decimal(16, 6), T::String]);
-    typed_or_null(name, args, &types, to)
-}
-
-fn made_date(args: &[Cell<'_>]) -> Result<i64, Box<EvalError>> {
-    let part = |i: usize| u32::try_from(args[i].long()).ok();
-    let year = args[0].long();
-    let date = match (part(1), part(2)) {
-        (Some(month), Some(day)) if year.abs() <= 999_999_999 => Date::new(year, month, day),
-        _ => None,
-    };
-    match date {
-        Some(date) => Ok(date.days()),
-        None => out_of_bounds("there is no such date"),
-    }
-}
-
-/// Computes a timestamp from local date and time fields. `None` if the result overflows 64 bits. A
-/// field that is out of range is an error.
-fn made_timestamp(args: &[Cell<'_>]) -> Result<Option<i64>, Box<EvalError>> {
-    let days = made_date(args)?;
-    let (hour, minute, seconds) = (args[3].long(), args[4].long(), args[5].decimal());
-    let minute_us = i128::from(60 * SECOND_US);
-    if !(0..24).contains(&hour)
-        || !(0..60).contains(&minute)
-        || !(0..minute_us + 1_000_000).contains(&seconds)
-    {
-        return out_of_bounds("there is no such time");
-    }
-    if seconds > minute_us {
-        return failed(
-            "INVALID_FRACTION_OF_SECOND",
-            "the second 60 has a fraction",
-            "Only 60 itself is the next minute's first second",
-        );
-    }
-    let time = i128::from(hour * 60 + minute) * minute_us + seconds;
-    Ok(i64::try_from(i128::from(days) * i128::from(DAY_US) + time).ok())
-}
-
-/// Converts DECIMAL seconds to microseconds. More than six decimal places are an error.
-fn decimal_seconds<'a>(value: i128, from: &DataType) -> Result<Cell<'a>, Box<EvalError>> {
-    let scale = from.as_decimal().map_or(0, |(_, scale)| u32::from(scale));
-    let unit = 10i128.pow(scale.saturating_sub(6));
-    if value % unit != 0 {
-        return failed(
-            "NUMERIC_VALUE_OUT_OF_RANGE.WITHOUT_SUGGESTION",
-            "the seconds have more than six digits behind the point",
-            "Round them first",
-        );
-    }
-    let micros = (value / unit).checked_mul(10i128.pow(6u32.saturating_sub(scale)));
-    or_overflow(micros.and_then(|micros| i64::try_from(micros).ok()))
-}
-
-fn of_seconds(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    let to = match &args[0].data_type {
-        T::Float | T::Double => T::Double,
-        decimal @ T::Decimal(..) => decimal.clone(),
-        _ => T::Long,
-    };
-    let nullable = any_nullable(&args);
-    let args = args.into_iter().map(|arg| {
-        if !arg.data_type.is_numeric() && arg.data_type != T::Null {
-            return Err(unexpected(name, "a number", &arg));
-        }
-        Ok(arg.coerce(&to))
-    });
-    Ok(Typed::new(args.collect::<PlanResult<_>>()?, T::Timestamp, nullable))
 }
 
 /// Resolves a special value such as `today` to an expression. The current time is that of the
