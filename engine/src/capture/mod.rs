@@ -20,6 +20,7 @@ mod recording;
 mod segment;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod timeline;
 mod writer;
 
 pub use event_buffer::EventBuffer;
@@ -32,4 +33,5 @@ pub use log::{CaptureLog, MAX_LOG_PAYLOAD, Replay, SEGMENT_BYTES, Tail};
 pub use reader::{CaptureReader, Damage, Item, Place};
 pub use recording::{Existing, Recording, Rotation, capture_files};
 pub use segment::{Content, Tear, Verdict, blocks, segments, verdict};
+pub use timeline::Timeline;
 pub use writer::{CaptureWriter, Unwritten, WriterOptions};

@@ -1,6 +1,6 @@
 //! `millstream export`: a capture as JSON lines, as text, or as pcapng.
 
-use super::events::{self, Joined, Selection};
+use super::events::{self, Opened, Selection};
 use super::output::{Force, check_same, not_created};
 use super::packets_out::PacketWriter;
 use crate::failure::Failure;
@@ -71,25 +71,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Format::Text => Box::<Text>::default(),
         Format::Pcapng => Box::new(Packets(PacketWriter::begin(&mut out)?)),
     };
-    let (mut damage, mut joined) = (Vec::new(), Joined::default());
-    for (index, file) in files.iter().enumerate() {
-        let export = |head: &Head, payload: &[u8]| {
-            // A later file of a recording repeats the open events of open connections. The packets
-            // of a connection need the first one that is read.
-            let is_repeated = head.flags & FLAG_REPEATED != 0 && head.kind == Kind::Open;
-            if is_repeated && index > 0 && exporter.knows(head.connection) {
-                return Ok(());
-            }
-            exporter.event(head, payload, &mut out).or_else(closed)
-        };
-        let found = match args.format {
-            Format::Pcapng => events::read_opened(file, &args.selection, &mut joined, export)?,
-            Format::Json | Format::Text => {
-                events::read(file, &args.selection, &mut joined, export)?
-            }
-        };
-        damage.extend(found.into_iter().map(|damage| (file.clone(), damage)));
-    }
+    let opened = match args.format {
+        Format::Pcapng => Opened::WithOpen,
+        Format::Json | Format::Text => Opened::AsSelected,
+    };
+    let damage = events::read(&files, &args.selection, opened, |file, head, payload| {
+        // A later file of a recording repeats the open events of open connections. The packets of a
+        // connection need the first one that is read.
+        let is_repeated = head.flags & FLAG_REPEATED != 0 && head.kind == Kind::Open;
+        if is_repeated && file > 0 && exporter.knows(head.connection) {
+            return Ok(());
+        }
+        exporter.event(head, payload, &mut out).or_else(closed)
+    })?;
     exporter.finish(&mut out).and_then(|()| out.flush()).or_else(closed)?;
     events::complain(&damage)
 }
@@ -266,7 +260,12 @@ impl Exporter for Text {
             // A line with a gap is left out: its part before the gap, and its rest.
             Kind::Gap => {
                 self.partial.remove(&key);
-                self.broken.insert(key);
+                // A datagram begins a line.
+                let is_of_datagrams = head.flags & FLAG_CUT != 0
+                    || Gap::decode(payload).is_some_and(|gap| gap.datagrams > 0);
+                if !is_of_datagrams {
+                    self.broken.insert(key);
+                }
             }
             Kind::HalfClose | Kind::Reset => self.end(key, out)?,
             Kind::Close => {
@@ -315,19 +314,10 @@ impl Exporter for Packets {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_line_with_a_gap_is_left_out_of_the_text() {
+    /// The text of events of one direction of a connection.
+    fn text_of(events: &[(Kind, u16, &[u8])]) -> String {
         let (mut text, mut out) = (Text::default(), Vec::new());
-        let gap = Gap::of_bytes(9, millstream_engine::capture::GapCause::Lost).encode();
-        for (kind, payload) in [
-            (Kind::Data, &b"one\nabc"[..]),
-            (Kind::Gap, &gap),
-            (Kind::Data, b"de"),
-            (Kind::Data, b"f\nghi\n"),
-            (Kind::Gap, &gap),
-            (Kind::Data, b"tail"),
-            (Kind::HalfClose, b""),
-        ] {
+        for (kind, flags, payload) in events {
             let head = Head {
                 position: 0,
                 lines: 0,
@@ -335,11 +325,42 @@ mod tests {
                 wall_ns: 0,
                 connection: 0,
                 direction: Direction::In,
-                kind,
-                flags: 0,
+                kind: *kind,
+                flags: *flags,
             };
             text.event(&head, payload, &mut out).unwrap();
         }
-        assert_eq!(String::from_utf8(out).unwrap(), "one\nghi\n");
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_line_with_a_gap_is_left_out_of_the_text() {
+        let gap = Gap::of_bytes(9, millstream_engine::capture::GapCause::Lost).encode();
+        let text = text_of(&[
+            (Kind::Data, 0, b"one\nabc"),
+            (Kind::Gap, 0, &gap),
+            (Kind::Data, 0, b"de"),
+            (Kind::Data, 0, b"f\nghi\n"),
+            (Kind::Gap, 0, &gap),
+            (Kind::Data, 0, b"tail"),
+            (Kind::HalfClose, 0, b""),
+        ]);
+        assert_eq!(text, "one\nghi\n");
+    }
+
+    #[test]
+    fn a_datagram_after_a_gap_is_a_line_of_the_text() {
+        use millstream_engine::capture::GapCause;
+        let lost = Gap { datagrams: 2, ..Gap::of_bytes(0, GapCause::Lost) }.encode();
+        let cut = Gap::of_bytes(9, GapCause::Cut).encode();
+        let text = text_of(&[
+            (Kind::Data, 0, b"one\n"),
+            (Kind::Gap, 0, &lost),
+            (Kind::Data, 0, b"two\n"),
+            (Kind::Data, FLAG_MORE, b"half of"),
+            (Kind::Gap, FLAG_CUT, &cut),
+            (Kind::Data, 0, b"three\n"),
+        ]);
+        assert_eq!(text, "one\ntwo\nthree\n");
     }
 }

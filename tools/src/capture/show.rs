@@ -1,6 +1,6 @@
 //! `millstream inspect FILE`: shows the content of a capture.
 
-use super::events::{self, Joined, Selection};
+use super::events::{self, Opened, Selection};
 use super::times;
 use crate::failure::Failure;
 use crate::sparkline::sparkline;
@@ -69,16 +69,13 @@ impl Shown {
 /// Prints the content of a capture. `most` is the maximum number of connections to list.
 pub(crate) fn run(path: &Path, most: usize) -> Result<Shown, Failure> {
     let files = events::files(path)?;
-    let (mut totals, mut damage) = (Totals::default(), Vec::new());
-    let mut joined = Joined::default();
-    for file in &files {
-        print_file(file)?;
-        let found = events::read(file, &Selection::default(), &mut joined, |head, payload| {
-            totals.add(head, payload);
-            Ok(())
-        })?;
-        damage.extend(found.into_iter().map(|damage| (file.clone(), damage)));
-    }
+    files.iter().try_for_each(|file| print_file(file))?;
+    let mut totals = Totals::default();
+    let take = |_, head: &Head, payload: &[u8]| {
+        totals.add(head, payload);
+        Ok(())
+    };
+    let damage = events::read(&files, &Selection::default(), Opened::AsSelected, take)?;
     totals.print(most, &damage);
     let span = totals.first_ns.map(|first| (first, totals.last_ns));
     Ok(Shown { span, damage })

@@ -53,7 +53,7 @@ impl Capture {
         self.option("to", ns)
     }
 
-    /// Reads only these connections, as `millstream inspect` numbers them.
+    /// Reads only these connections. Each recording of a folder counts its connections from 0.
     pub fn connections(self, numbers: &[u32]) -> Self {
         let numbers: Vec<_> = numbers.iter().map(u32::to_string).collect();
         self.option("connection", numbers.join(","))

@@ -3,7 +3,7 @@
 use super::Speed;
 use super::lines::Lines;
 use super::shift::{ShiftCounts, Shifter, TimeField};
-use crate::capture::events::{self, Joined, Selection};
+use crate::capture::events::{self, Opened, Selection};
 use crate::failure::Failure;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use millstream_engine::capture::{
@@ -173,19 +173,17 @@ impl Reading {
             self.clock.last_ns = None;
             self.first_connection += self.connections;
             self.connections = 0;
-            let mut joined = Joined::default();
-            for file in files {
-                let selection = Selection { direction: None, ..self.selection.clone() };
-                let found = events::read_opened(file, &selection, &mut joined, |head, payload| {
-                    self.add(head, payload)?;
-                    if self.is_gone || self.stop.load(Ordering::Relaxed) {
-                        return Err(Failure::Failed("interrupted".to_string()));
-                    }
-                    Ok(())
-                })?;
-                if round == 0 {
-                    damage.extend(found.into_iter().map(|damage| (file.clone(), damage)));
+            let selection = Selection { direction: None, ..self.selection.clone() };
+            let take = |_, head: &Head, payload: &[u8]| {
+                self.add(head, payload)?;
+                if self.is_gone || self.stop.load(Ordering::Relaxed) {
+                    return Err(Failure::Failed("interrupted".to_string()));
                 }
+                Ok(())
+            };
+            let found = events::read(files, &selection, Opened::WithOpen, take)?;
+            if round == 0 {
+                damage = found;
             }
             self.end_lines();
         }
@@ -322,6 +320,10 @@ impl Reading {
     }
 
     fn advance(&mut self, mono_ns: u64) -> u64 {
+        // An event without a time follows the one before it.
+        if mono_ns == 0 {
+            return self.clock.at_ns;
+        }
         let last_ns = self.clock.last_ns.unwrap_or(mono_ns);
         // The recordings of a folder may overlap; then there is no pause.
         let mut pause_ns = mono_ns.saturating_sub(last_ns);
