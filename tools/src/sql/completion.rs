@@ -12,8 +12,8 @@ use rustyline::hint::Hinter;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use std::collections::BTreeSet;
 
-/// Keywords of Millstream that Spark does not have.
-const OWN_KEYWORDS: [&str; 4] = ["DELAY", "SKEW", "STREAMING", "WATERMARK"];
+/// A keyword of Millstream that Spark does not have.
+const OWN_KEYWORD: &str = "SKEW";
 
 /// The line editor's knowledge of SQL and of the session.
 pub(super) struct Assistant {
@@ -54,18 +54,17 @@ impl Assistant {
             relations.iter().for_each(|(name, _)| add(name));
             self.functions.iter().for_each(|name| add(name));
             let is_small = before[part..].chars().any(char::is_lowercase);
-            for keyword in keywords().chain(OWN_KEYWORDS) {
+            for keyword in keywords().chain([OWN_KEYWORD]) {
                 add(&if is_small { keyword.to_lowercase() } else { keyword.to_string() });
             }
         }
         (part, found.into_iter().collect())
     }
 
-    /// Whether the shell can take an input as it is: it has a command, its last statement has ended,
-    /// or it is blank.
+    /// Whether the shell can take an input as it is: it ends with a command, with a statement that
+    /// has ended, or it is blank.
     fn is_complete(&self, input: &str) -> bool {
-        let sql = shell::command(input).map_or(input, |command| command.rest);
-        self.session.split_statements(sql).is_rest_blank
+        shell::steps(&self.session, input).1
     }
 }
 
@@ -142,6 +141,9 @@ mod tests {
             "SELECT 1; -- done",
             "\\d",
             "\\d t; SELECT 1;",
+            "\\d t; \\q",
+            "SELECT 1; \\d",
+            "SELECT 1; exit",
             "help",
             "exit",
             "",

@@ -41,6 +41,15 @@ enum Next {
     Leave,
 }
 
+/// The outcome of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// The error is printed.
+    Failed,
+    Leave,
+}
+
 struct Shell {
     session: Session,
     printer: ResultPrinter,
@@ -97,17 +106,36 @@ fn history_file() -> Option<PathBuf> {
     Some(own.join("sql_history"))
 }
 
-/// A command of the shell at the begin of an input.
+/// A part of an input that is carried out by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Command<'i> {
-    /// The command with its argument.
-    text: &'i str,
-    /// The input after the semicolon that ends the command.
-    pub rest: &'i str,
+pub(super) enum Step<'i> {
+    /// A command of the shell with its argument.
+    Command(&'i str),
+    Statement(&'i str),
 }
 
-/// The command of the shell with which an input begins; `None` if the input begins with SQL.
-pub(super) fn command(input: &str) -> Option<Command<'_>> {
+/// Splits an input into its steps, and says whether the last one has ended. A command ends with the
+/// input too.
+pub(super) fn steps<'i>(session: &Session, input: &'i str) -> (Vec<Step<'i>>, bool) {
+    let (mut steps, mut sql) = (Vec::new(), input);
+    // Commands are split off first: a quote in one does not continue behind its semicolon.
+    while let Some((command, rest)) = command(sql) {
+        steps.push(Step::Command(command));
+        sql = rest;
+    }
+    let split = session.split_statements(sql);
+    let rest = (!split.is_rest_blank).then_some(split.rest);
+    steps.extend(split.ended.into_iter().chain(rest).map(|text| match command(text) {
+        Some((command, _)) => Step::Command(command),
+        None => Step::Statement(text),
+    }));
+    let has_ended = rest.is_none() || matches!(steps.last(), Some(Step::Command(_)));
+    (steps, has_ended)
+}
+
+/// The command of the shell with which an input begins, and the input after the semicolon that ends
+/// the command; `None` if the input begins with SQL.
+fn command(input: &str) -> Option<(&str, &str)> {
     let (text, rest) = input.split_once(';').unwrap_or((input, ""));
     let mut words = text.split_whitespace();
     let is_named = |word: &str, names: &[&str]| names.iter().any(|n| word.eq_ignore_ascii_case(n));
@@ -117,7 +145,7 @@ pub(super) fn command(input: &str) -> Option<Command<'_>> {
         (Some(word), Some(_), None) => is_named(word, &["help"]),
         _ => false,
     };
-    is_command.then(|| Command { text: text.trim(), rest })
+    is_command.then(|| (text.trim(), rest))
 }
 
 impl Shell {
@@ -137,28 +165,24 @@ impl Shell {
         })
     }
 
-    /// Carries out an input: a command, or statements up to the first that fails.
+    /// Carries out the commands and statements of an input, up to the first that fails.
     fn take(&mut self, input: &str) -> Next {
-        let mut input = input;
-        while let Some(Command { text, rest }) = command(input) {
-            if self.command(text) == Next::Leave {
-                return Next::Leave;
-            }
-            input = rest;
-        }
-        let session = self.session.clone();
-        let split = session.split_statements(input);
-        let rest = (!split.is_rest_blank).then_some(split.rest);
-        for statement in split.ended.into_iter().chain(rest) {
-            if !self.execute(statement) {
-                break;
+        for step in steps(&self.session, input).0 {
+            let outcome = match step {
+                Step::Command(command) => self.command(command),
+                Step::Statement(statement) => self.execute(statement),
+            };
+            match outcome {
+                Outcome::Done => {}
+                Outcome::Failed => break,
+                Outcome::Leave => return Next::Leave,
             }
         }
         Next::Read
     }
 
-    /// Runs a statement and prints its result and its time. Returns whether it has succeeded.
-    fn execute(&self, statement: &str) -> bool {
+    /// Runs a statement and prints its result and its time.
+    fn execute(&self, statement: &str) -> Outcome {
         let (start, mut shown) = (Instant::now(), None);
         let watch = progress::Watch::start(self.quiet, {
             let session = self.session.clone();
@@ -190,26 +214,29 @@ impl Shell {
             };
             progress::notice(&format!("{what} in {seconds:.3} s"));
         }
-        outcome.is_ok()
+        if outcome.is_ok() { Outcome::Done } else { Outcome::Failed }
     }
 
-    fn command(&mut self, input: &str) -> Next {
+    fn command(&mut self, input: &str) -> Outcome {
+        let failed = |reason: &str| {
+            progress::notice(&format!("error: {reason}"));
+            Outcome::Failed
+        };
         let mut words = input.split_whitespace();
         let (name, argument) = (words.next().unwrap_or_default(), words.next());
         if words.next().is_some() {
-            progress::notice(&format!("error: {name} takes one argument at most; \\? shows help"));
-            return Next::Read;
+            return failed(&format!("{name} takes one argument at most; \\? shows help"));
         }
         match (name.to_ascii_lowercase().as_str(), argument) {
-            ("\\q" | "exit" | "quit", _) => return Next::Leave,
+            ("\\q" | "exit" | "quit", _) => return Outcome::Leave,
             ("\\?" | "\\h" | "help", None) => help(),
             ("\\f" | "\\h" | "help", Some(function)) => {
                 if let Err(reason) = functions::describe(function) {
-                    progress::notice(&format!("error: {reason}"));
+                    return failed(&reason.to_string());
                 }
             }
-            ("\\d", None) => drop(self.execute("SHOW TABLES")),
-            ("\\d", Some(table)) => drop(self.execute(&format!("DESCRIBE {table}"))),
+            ("\\d", None) => return self.execute("SHOW TABLES"),
+            ("\\d", Some(table)) => return self.execute(&format!("DESCRIBE {table}")),
             ("\\timing", None) => {
                 self.timing = !self.timing;
                 progress::notice(if self.timing { "timing is on" } else { "timing is off" });
@@ -220,11 +247,11 @@ impl Shell {
                     self.printer.prepare(&self.session);
                     progress::notice(&format!("the format is {}", argument.unwrap_or_default()));
                 }
-                Err(_) => progress::notice("error: the formats are table, json, csv and markdown"),
+                Err(_) => return failed("the formats are table, json, csv and markdown"),
             },
-            _ => progress::notice(&format!("error: there is no command {input}; \\? lists them")),
+            _ => return failed(&format!("there is no command {input}; \\? lists them")),
         }
-        Next::Read
+        Outcome::Done
     }
 }
 
@@ -250,16 +277,46 @@ mod tests {
         for input in ["SELECT 1", "help me please", "exit now", "", "SELECT help FROM t"] {
             assert!(command(input).is_none(), "{input}");
         }
-        let found = Command { text: "\\d t", rest: " SELECT 1; SELECT 2" };
-        assert_eq!(command("\\d t; SELECT 1; SELECT 2"), Some(found));
+        assert_eq!(command("\\d t; SELECT 1; SELECT 2"), Some(("\\d t", " SELECT 1; SELECT 2")));
+    }
+
+    #[test]
+    fn an_input_has_commands_and_statements_in_any_order() {
+        let found = steps(&Session::new(), "\\d it's; SELECT ';'; \\timing; help upper ; SELECT 2");
+        let [d, timing, help] = ["\\d it's", "\\timing", "help upper"].map(Step::Command);
+        let [first, last] = ["SELECT ';'", " SELECT 2"].map(Step::Statement);
+        assert_eq!(found, (vec![d, first, timing, help, last], false));
+    }
+
+    fn shell() -> Shell {
+        let printer = ResultPrinter { format: Format::Csv, rows: None, truncate: false };
+        let (session, signals) = (Session::new(), Arc::default());
+        Shell { session, printer, timing: true, quiet: true, signals }
+    }
+
+    #[test]
+    fn a_command_behind_a_statement_is_carried_out() {
+        let mut shell = shell();
+        assert_eq!(shell.take("CREATE TABLE a (n INT); \\timing; \\d a"), Next::Read);
+        assert!(!shell.timing);
+        assert_eq!(shell.take("CREATE TABLE b (n INT); exit"), Next::Leave);
+        assert_eq!(shell.session.relations().len(), 2);
+    }
+
+    #[test]
+    fn nothing_is_carried_out_after_a_step_that_failed() {
+        let mut shell = shell();
+        for failing in ["\\nosuch", "\\timing 1 2", "\\f nosuch", "\\format nosuch", "\\d nosuch"] {
+            assert_eq!(shell.take(&format!("{failing}; CREATE TABLE a (n INT)")), Next::Read);
+            assert!(shell.session.relations().is_empty(), "{failing}");
+        }
+        shell.take("SELECT nosuch; \\timing");
+        assert!(shell.timing);
     }
 
     #[test]
     fn what_follows_a_command_in_the_same_input_is_carried_out() {
-        let printer = ResultPrinter { format: Format::Csv, rows: None, truncate: false };
-        let signals = Arc::default();
-        let session = Session::new();
-        let mut shell = Shell { session, printer, timing: true, quiet: true, signals };
+        let mut shell = shell();
         assert_eq!(
             shell.take("\\timing; CREATE TABLE a (n INT); CREATE TABLE b (n INT)"),
             Next::Read
