@@ -50,7 +50,7 @@ pub(super) struct Peers {
     server: Option<SocketAddr>,
     streams: HashMap<u64, Arc<TcpStream>>,
     sockets: HashMap<u64, DatagramSocket>,
-    /// The index of the server's first address that has not refused datagrams, or of the last one.
+    /// The index of the server's address that the last datagram was sent to.
     datagram_server: usize,
     /// For each recorded connection, the client that its datagrams are sent to.
     receivers: HashMap<u64, SocketAddr>,
@@ -115,36 +115,40 @@ struct DatagramSocket {
     socket: std::net::UdpSocket,
     /// The index of the server's address.
     server: usize,
+    has_sent: bool,
 }
 
 impl DatagramSocket {
-    /// A socket for the first address, from an index on, for which the system has a route.
+    /// A socket for the first address, from an index on and around, for which the system has a
+    /// route.
     fn open(servers: &[SocketAddr], from: usize) -> Result<Self, Failure> {
-        let mut indexes = from..;
-        let connected = first_of(&servers[from..], |to| {
+        let (before, after) = servers.split_at(from);
+        let mut indexes = (from..servers.len()).chain(0..from);
+        let connected = first_of(&[after, before].concat(), |to| {
             let server = indexes.next().unwrap_or(from);
-            Ok(Self { socket: connected_socket(to)?, server })
+            Ok(Self { socket: connected_socket(to)?, server, has_sent: false })
         });
         connected.map_err(|(to, error)| unreachable_target(to, &error))
     }
 
     /// Sends a datagram, and returns whether that was possible. If the system reports that nobody
-    /// receives at an address, the datagram is sent to the next one. Over a network the report comes
-    /// late, so the datagrams before it are lost.
+    /// receives at an address, the datagram is sent to the next one, at most once to each. The
+    /// report of the first datagram is there at once if the address is one of this machine. Over a
+    /// network it comes late, so the datagrams before it are lost.
     fn send(&mut self, servers: &[SocketAddr], payload: &[u8]) -> Result<bool, Failure> {
-        loop {
+        for left in (0..servers.len()).rev() {
             let mut sent = self.socket.send(payload).map(drop);
-            let is_last = self.server + 1 >= servers.len();
-            if sent.is_ok() && !is_last {
+            if sent.is_ok() && !std::mem::replace(&mut self.has_sent, true) && left > 0 {
                 sent = self.socket.take_error().and_then(|error| error.map_or(Ok(()), Err));
             }
             match sent {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && !is_last => {
-                    *self = Self::open(servers, self.server + 1)?;
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && left > 0 => {
+                    *self = Self::open(servers, (self.server + 1) % servers.len())?;
                 }
                 sent => return Ok(sent.is_ok()),
             }
         }
+        Ok(false)
     }
 }
 
@@ -339,7 +343,7 @@ impl Peers {
                     // A missing receiver is not an error: datagrams can get lost.
                     self.lost_datagrams += u64::from(!socket.send(servers, payload)?);
                 }
-                self.datagram_server = self.datagram_server.max(socket.server);
+                self.datagram_server = socket.server;
             }
             _ => {}
         }
@@ -525,5 +529,28 @@ mod tests {
             assert_eq!(receiver.recv(&mut bytes).unwrap(), 8, "connection {connection}");
         }
         assert_eq!((peers.opened(), peers.failed()), (2, 0));
+    }
+
+    #[test]
+    fn a_receiver_that_starts_again_gets_datagrams_again() {
+        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        closed.connect(closed.local_addr().unwrap()).unwrap();
+        let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = receiver.local_addr().unwrap();
+        let mut peers =
+            Peers::new(Target::Server(vec![address, closed.local_addr().unwrap()])).unwrap();
+        let mut send = || {
+            let event = Event::datagram(1);
+            peers.act(&event, b"datagram", &AtomicBool::new(false)).unwrap();
+        };
+        send();
+        assert_eq!(receiver.recv(&mut [0; 16]).unwrap(), 8);
+        drop(receiver);
+        // The first one is lost. The second one is refused by both addresses.
+        (0..2).for_each(|_| send());
+        let receiver = std::net::UdpSocket::bind(address).unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        (0..2).for_each(|_| send());
+        assert_eq!(receiver.recv(&mut [0; 16]).unwrap(), 8);
     }
 }
