@@ -304,6 +304,18 @@ fn read_segment(path: &Path) -> Result<Option<Content>, EngineError> {
     Ok(content)
 }
 
+/// Reads the segments of a log, from the last one to the first: what a running query appends
+/// meanwhile is behind what has been read, so that nothing seems to be missing between two segments.
+fn read_segments(
+    paths: impl DoubleEndedIterator<Item = PathBuf>,
+    mut read: impl FnMut(&Path) -> Option<Content>,
+) -> (Vec<PathBuf>, Vec<Content>) {
+    let found = paths.rev().filter_map(|path| read(&path).map(|content| (path, content)));
+    let mut found: Vec<_> = found.collect();
+    found.reverse();
+    found.into_iter().unzip()
+}
+
 /// Prints the capture log of a durable source, if the folder contains one. A restart resumes at the
 /// stream position `from`. A block that is torn at the end of the log is not damage, because a
 /// restart accepts it; nor is anything before `from`, which a restart does not read.
@@ -316,13 +328,10 @@ fn print_log(folder: &Path, from: u64, damage: &mut Damage) {
         return;
     }
     say!("\ncapture log segment                 blocks     payload bytes");
-    let (mut paths, mut contents) = (Vec::new(), Vec::new());
-    for (_, path) in damage.take(capture::segments(folder)).unwrap_or_default() {
-        if let Some(content) = damage.take(read_segment(&path)).flatten() {
-            paths.push(path);
-            contents.push(content);
-        }
-    }
+    let paths = damage.take(capture::segments(folder)).unwrap_or_default();
+    let (paths, contents) = read_segments(paths.into_iter().map(|(_, path)| path), |path| {
+        damage.take(read_segment(path)).flatten()
+    });
     for (index, (path, content)) in paths.iter().zip(&contents).enumerate() {
         let Content { events, payload_bytes, .. } = content;
         say!("{:<35} {events:<10} {payload_bytes}", path.display());
@@ -338,7 +347,7 @@ fn print_log(folder: &Path, from: u64, damage: &mut Damage) {
     }
 }
 
-/// Says what a restart does at the end of a log that lacks its last pages.
+/// Describes where a log ends, and what a restart removes.
 fn log_ends_here(at: usize, later: usize) -> String {
     let removed = match later {
         0 => String::new(),
@@ -403,4 +412,28 @@ fn print_state(
         say!("{line}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_that_appends_while_its_log_is_read_has_a_whole_log() {
+        // Each read comes after 100 more bytes of the stream; a segment has 100 bytes.
+        let (mut written, begins) = (50, [0, 100, 200]);
+        let paths = begins.iter().map(|begin| PathBuf::from(begin.to_string()));
+        let (paths, contents) = read_segments(paths, |path| {
+            let begin = path.to_str()?.parse::<u64>().ok()?;
+            let end = (begin + 100).min(written);
+            written += 100;
+            let first = (end > begin).then_some(begin);
+            let (end, header_error) = (first.map_or(0, |_| end), None);
+            let (events, payload_bytes, at, tear) = (1, 100, 64, Tear::None);
+            Some(Content { events, payload_bytes, first, end, at, tear, header_error })
+        });
+        assert_eq!(paths, ["0", "100", "200"].map(PathBuf::from));
+        let verdicts: Vec<_> = (0..3).map(|n| capture::verdict(&contents, n, 0)).collect();
+        assert_eq!(verdicts, [Verdict::Whole; 3]);
+    }
 }
