@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 /// Maximum number of bytes written by one system call.
 const PIECE_BYTES: usize = 64 << 10;
@@ -97,20 +97,28 @@ fn folder_path(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
-/// The most folders whose names are known to be durable. Beyond that they are forgotten.
+/// Maximum number of folders whose names are known to be durable. Beyond that one is forgotten for
+/// each new one.
 const SYNCED_MAX: usize = 4096;
+
+/// Folders whose names are durable. No lock is held while the disk works.
+type Synced = Mutex<BTreeSet<PathBuf>>;
+
+fn locked(synced: &Synced) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+    synced.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
 
 /// Creates a folder and its parents, unless they exist. The name of the folder and of each created
 /// parent is durable then. `synced` has the folders whose names are durable already, and `sync` makes
 /// the names in a folder durable.
 fn create_folder(
     folder: &Path,
-    synced: &mut BTreeSet<PathBuf>,
+    synced: &Synced,
     sync: &mut dyn FnMut(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
     let folder = folder_path(folder);
     let exists = folder.is_dir();
-    if exists && synced.contains(folder) {
+    if exists && locked(synced).contains(folder) {
         return Ok(());
     }
     let above = folder.parent().map(folder_path);
@@ -122,12 +130,14 @@ fn create_folder(
         }
     }
     match above.map_or(Ok(()), sync) {
-        // Who may not read the parent has not created the folder in it.
+        // The parent cannot be opened for reading, so it cannot be synced. The folder is there
+        // already, and this is not worth a failure.
         Err(error) if exists && error.kind() == io::ErrorKind::PermissionDenied => {}
         done => done?,
     }
+    let mut synced = locked(synced);
     if synced.len() >= SYNCED_MAX {
-        synced.clear();
+        synced.pop_first();
     }
     synced.insert(folder.to_path_buf());
     Ok(())
@@ -149,9 +159,8 @@ impl Storage for FileStorage {
     fn create_folder(&self, folder: &Path) -> io::Result<()> {
         // An earlier run may have ended between the creation of a folder and the sync of its name.
         // Once per process that is made up for, because a sync of an unchanged folder costs time.
-        static SYNCED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-        let mut synced = SYNCED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        create_folder(folder, &mut synced, &mut |folder| self.sync_folder(folder))
+        static SYNCED: Synced = Mutex::new(BTreeSet::new());
+        create_folder(folder, &SYNCED, &mut |folder| self.sync_folder(folder))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -259,13 +268,14 @@ mod tests {
         let above = std::env::temp_dir().join(scratch);
         let folder = above.join("a/b");
         std::fs::create_dir_all(&folder).unwrap();
-        let (mut known, mut synced) = (BTreeSet::new(), Vec::new());
-        let mut create = |folder: &Path, synced: &mut Vec<PathBuf>| {
+        let (known, mut synced) = (Synced::default(), Vec::new());
+        let create = |folder: &Path, synced: &mut Vec<PathBuf>| {
             let mut sync = |folder: &Path| {
                 synced.push(folder.to_path_buf());
+                assert!(known.try_lock().is_ok(), "others need not wait for the disk");
                 Ok(())
             };
-            create_folder(folder, &mut known, &mut sync).unwrap();
+            create_folder(folder, &known, &mut sync).unwrap();
         };
         create(&folder, &mut synced);
         create(&folder, &mut synced);
