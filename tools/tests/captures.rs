@@ -91,6 +91,27 @@ fn a_packet_capture_is_imported_inspected_and_exported_and_imported_again() {
 }
 
 /// The connection's open event is before the selection, and tells its protocol and addresses.
+/// What a pipe contains can be read only once.
+#[cfg(unix)]
+#[test]
+fn a_packet_capture_is_imported_from_a_pipe() {
+    use std::io::Write;
+    use std::process::Stdio;
+    let scratch = Scratch::new("captures-pipe");
+    let capture = scratch.file("lines.capture").to_str().unwrap().to_string();
+    let mut import = common::millstream()
+        .args(["import-pcap", "/dev/stdin", "-o", &capture])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    import.stdin.take().unwrap().write_all(&datagrams(&["one\n", "two\n"])).unwrap();
+    stdout(&import.wait_with_output().unwrap());
+    let text = stdout(&millstream(&["export", &capture, "--format", "text"]));
+    assert_eq!(text, "one\ntwo\n");
+}
+
 #[test]
 fn a_part_of_a_flow_of_datagrams_is_replayed_and_exported_as_datagrams() {
     let scratch = Scratch::new("captures-part");
@@ -162,6 +183,24 @@ fn no_command_overwrites_a_file_unless_it_is_forced_to() {
         assert_eq!(std::fs::read_to_string(out).unwrap(), "before");
         stdout(&millstream(&[command, &["--force"]].concat()));
         assert_ne!(std::fs::read_to_string(out).unwrap_or_default(), "before");
+    }
+    std::fs::write(file("out.00001.capture"), "before").unwrap();
+    let rotated = ["import-pcap", pcap, "-o", out, "--rotate-bytes", "1M"];
+    let output = millstream(&rotated);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("OUTPUT_EXISTS") && error.contains("out.00001.capture"), "{error}");
+    assert!(!file("out.00000.capture").exists());
+    stdout(&millstream(&[&rotated[..], &["--force"]].concat()));
+    assert!(file("out.00000.capture").exists());
+    // A folder is not overwritten.
+    let folder = scratch.0.to_str().unwrap();
+    for command in [&["import-pcap", pcap, "-o", folder][..], &["export", &whole, "-o", folder]] {
+        for force in [&[][..], &["--force"]] {
+            let output = millstream(&[command, force].concat());
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && error.contains("directory"), "{error}");
+        }
     }
     let output = millstream(&["export", &whole, "-o", &whole, "--force"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("SAME_FILE"));

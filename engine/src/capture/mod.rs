@@ -31,7 +31,7 @@ pub use format::{
 };
 pub use log::{CaptureLog, MAX_LOG_PAYLOAD, Replay, SEGMENT_BYTES, Tail};
 pub use reader::{CaptureReader, Damage, Item, Place};
-pub use recording::{Existing, Recording, Rotation, capture_files};
+pub use recording::{Existing, Recording, Rotation, capture_files, existing_file};
 pub use segment::{Content, Tear, Verdict, blocks, segments, verdict};
 pub use timeline::Timeline;
 pub use writer::{CaptureWriter, Unwritten, WriterOptions};

@@ -46,6 +46,9 @@ impl Existing {
         if self == Self::Overwrite {
             return File::create(path);
         }
+        if path.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         let created = File::create_new(path);
         match &created {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_device(path) => {
@@ -74,7 +77,8 @@ pub struct Recording {
     existing: Existing,
     writer: CaptureWriter<File>,
     /// The size of the file after the repeated open events, in bytes. It does not count towards the
-    /// limit: many open connections would else start a file at each event.
+    /// limit. Otherwise a file whose repeated open events exceed the limit would end at its first
+    /// event.
     repeated_bytes: u64,
     /// Monotonic time of the file's first event.
     first_mono_ns: Option<u64>,
@@ -285,6 +289,31 @@ fn file_path(path: &Path, rotation: Rotation, number: u32) -> PathBuf {
         Some(extension) => path.with_extension(format!("{number}.{}", extension.to_string_lossy())),
         None => path.with_extension(number),
     }
+}
+
+/// A file that a recording would overwrite; with rotation any file of an earlier recording of this
+/// name, because the number of files is not known.
+pub fn existing_file(path: &Path, rotation: Rotation) -> Option<PathBuf> {
+    if !rotation.is_on() {
+        return path.is_file().then(|| path.to_path_buf());
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let entries = std::fs::read_dir(folder.unwrap_or(Path::new("."))).ok()?;
+    let mut files = entries.flatten().map(|entry| entry.path());
+    files.find(|file| {
+        let number = file_number(file, path);
+        number
+            .is_some_and(|number| file_path(path, rotation, number).file_name() == file.file_name())
+    })
+}
+
+/// The number in the name of a rotated file, which is what [`file_path`] inserts.
+fn file_number(file: &Path, path: &Path) -> Option<u32> {
+    let numbered = match path.extension() {
+        Some(_) => file.file_stem().map(Path::new)?,
+        None => file,
+    };
+    numbered.extension()?.to_str()?.parse().ok()
 }
 
 #[cfg(test)]

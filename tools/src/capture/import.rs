@@ -158,7 +158,7 @@ impl EventSink for Writer {
 /// Imports packet captures.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     // A wrong name is reported before anything is written.
-    args.files.iter().try_for_each(|path| open(path, &args.output).map(drop))?;
+    args.files.iter().try_for_each(|path| check(path, &args.output))?;
     let rotation = Rotation { bytes: args.rotate_bytes, ns: args.rotate_time };
     args.force.check(&args.output, rotation)?;
     let stop = stop_flag()?;
@@ -168,7 +168,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
     let mut bar = ProgressLine::new();
     for path in &args.files {
-        let input = open(path, &args.output)??;
+        let input = open(path)?;
         let damage = importer.read(input, |progress| {
             bar.show(path, progress);
             !stop.load(Ordering::Relaxed)
@@ -241,7 +241,8 @@ fn note_at(summary: &Summary) -> Head {
 pub(crate) fn import_file(input: &Path, output: &Path) -> Result<Counts, Failure> {
     let writer = Writer::new(output, false, Rotation::default(), Existing::Overwrite);
     let mut importer = Importer::new(writer, Filter::default(), GapPolicy::Keep);
-    let damage = importer.read(open(input, output)??, |_| true);
+    check(input, output)?;
+    let damage = importer.read(open(input)?, |_| true);
     if let Some(damage) = damage.map_err(|ended| failure(input, output, ended))? {
         return Err(Failure::Failed(damaged_line(input, &damage)));
     }
@@ -295,19 +296,26 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     Ok(stop)
 }
 
-type Input = Result<Box<dyn Read>, Failure>;
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    Failure::Wrong(format!("PACKETS_UNREADABLE: {}: {error}", path.display()))
+}
 
-/// Opens a file. The outer error is that of a wrong name.
-fn open(path: &Path, output: &Path) -> Result<Input, Failure> {
-    let fails = |error: io::Error| {
-        Failure::Wrong(format!("PACKETS_UNREADABLE: {}: {error}", path.display()))
-    };
-    let file = File::open(path).map_err(fails)?;
-    if file.metadata().map_err(fails)?.is_dir() {
-        return Err(fails(io::Error::from(io::ErrorKind::IsADirectory)));
+/// Checks the name of an input. A pipe is not opened, because what it contains is read only once.
+fn check(path: &Path, output: &Path) -> Result<(), Failure> {
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    if metadata.is_dir() {
+        return Err(unreadable(path, &io::ErrorKind::IsADirectory.into()));
     }
-    check_same(path, output)?;
-    Ok(unpacked(file).map_err(fails))
+    if metadata.is_file() {
+        File::open(path).map_err(|error| unreadable(path, &error))?;
+    }
+    check_same(path, output)
+}
+
+/// Opens an input.
+fn open(path: &Path) -> Result<Box<dyn Read>, Failure> {
+    let opened = File::open(path).and_then(unpacked);
+    opened.map_err(|error| unreadable(path, &error))
 }
 
 /// The content of a file, decompressed if it is gzip.

@@ -2,9 +2,9 @@
 
 use crate::failure::Failure;
 use clap::Args as ClapArgs;
-use millstream_engine::capture::{Existing, Rotation};
+use millstream_engine::capture::{Existing, Rotation, existing_file};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The option that allows a command to overwrite its output.
 #[derive(ClapArgs, Clone, Copy, Debug, Default)]
@@ -23,8 +23,7 @@ impl Force {
     /// The error of an output that exists, before anything is read. Creating the file fails too if
     /// it has appeared meanwhile.
     pub(crate) fn check(self, path: &Path, rotation: Rotation) -> Result<(), Failure> {
-        let rotates = rotation.bytes.is_some() || rotation.ns.is_some();
-        match existing_file(path, rotates).filter(|_| !self.force) {
+        match existing_file(path, rotation).filter(|_| !self.force) {
             Some(existing) => Err(exists(&existing)),
             None => Ok(()),
         }
@@ -45,26 +44,6 @@ pub(crate) fn not_created(condition: &str, path: &Path, error: &io::Error) -> Fa
         io::ErrorKind::AlreadyExists => exists(path),
         _ => Failure::Wrong(format!("{condition}: {}: {error}", path.display())),
     }
-}
-
-/// The file that a command would overwrite; with rotation any file of an earlier recording of this
-/// name, because the number of files is not known.
-fn existing_file(path: &Path, rotates: bool) -> Option<PathBuf> {
-    if !rotates {
-        return path.is_file().then(|| path.to_path_buf());
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let entries = std::fs::read_dir(folder.unwrap_or(Path::new("."))).ok()?;
-    let mut files = entries.flatten().map(|entry| entry.path());
-    files.find(|file| {
-        let numbered =
-            if path.extension().is_some() { file.with_extension("") } else { file.clone() };
-        let number = numbered.extension().and_then(|number| number.to_str()).unwrap_or_default();
-        let has_number = number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit());
-        file.extension().is_some_and(|end| path.extension().is_none_or(|own| own == end))
-            && has_number
-            && numbered.file_stem() == path.file_stem()
-    })
 }
 
 /// Fails if a file is both the input and the output of a command.

@@ -466,6 +466,25 @@ fn connections_beyond_those_that_fit_are_dropped_and_counted() {
 }
 
 #[test]
+fn a_flow_of_datagrams_that_is_dropped_is_closed() {
+    let packets = (0..40_000u32).map(|n| {
+        let from = [10, (n >> 16) as u8, (n >> 8) as u8, n as u8];
+        ipv4_fragment(17, 7, 0, &udp((5, 6), b"x"), from, [10, 255, 0, 1])
+    });
+    let found = import(&Pcap::default().file(&packets.collect::<Vec<_>>()));
+    let evicted = found.counts.connections_evicted as usize;
+    assert!(found.counts.udp_flows == 40_000 && evicted > 0);
+    let ends_of = |n: usize| {
+        let close = format!("{n} close");
+        found.lines.iter().filter(|line| line.starts_with(&close)).count()
+    };
+    let last_open = found.lines.iter().position(|line| line.starts_with("39999 ")).unwrap();
+    let closed = found.lines[..last_open].iter().filter(|line| line.contains(" close"));
+    assert_eq!(closed.count(), evicted, "they are closed when they are dropped");
+    assert_eq!((ends_of(0), ends_of(39_999)), (1, 0), "the last one is still open");
+}
+
+#[test]
 fn bytes_buffered_after_holes_are_bounded() {
     // The capture has a hole that is never acknowledged, and after it more data than the reassembly
     // buffers.
