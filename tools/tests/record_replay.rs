@@ -574,4 +574,15 @@ fn a_replay_of_nothing_is_an_error() {
     }
     let output = millstream().args(["replay", &path, "--to", &to, "--loop", "0"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    // All data is damaged, so nothing of it can be replayed.
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(5).position(|bytes| bytes == b"line\n").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let output =
+        millstream().args(["replay", &path, "--to", &to, "--direction", "in"]).output().unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let [damage, nothing] = ["CAPTURE_DAMAGED", "no data of the capture"].map(|s| said.find(s));
+    assert!(damage.is_some() && damage < nothing, "{said}");
 }

@@ -87,8 +87,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let plan = Plan::start(files, args.options(), stop);
     let left_out = run.all(&plan)?;
-    run.report(args, &left_out)?;
-    events::complain(&left_out.damage)
+    let outcome = run.report(args, &left_out);
+    // What is wrong with the replay may be due to the damage.
+    match (events::complain(&left_out.damage), outcome) {
+        (Err(Failure::Failed(damage)), Err(Failure::Failed(other) | Failure::Wrong(other))) => {
+            Err(Failure::Failed(format!("{damage}\nerror: {other}")))
+        }
+        (damage, outcome) => damage.and(outcome),
+    }
 }
 
 /// Replays a whole capture to a server. Returns the lags of the data events' sends. Damage in the
@@ -230,7 +236,7 @@ impl Run {
         }
         if !self.schedule.postponed().is_zero() {
             let waited = times::show_ns(self.schedule.postponed().as_nanos() as u64);
-            say!("waited       {waited} for clients; the events behind were sent so much later");
+            say!("waited       {waited} for clients; later events were delayed by as much");
         }
         if self.peers.lost_datagrams() > 0 {
             say!("refused      {} datagrams without a receiver", self.peers.lost_datagrams());
@@ -250,7 +256,7 @@ impl Run {
         }
         if self.bytes == 0 && (self.events == 0 || args.selection.direction.is_some()) {
             return Err(Failure::Wrong(
-                "CAPTURE_SELECTS_NOTHING: no event of the capture was replayed. Look at its content \
+                "CAPTURE_SELECTS_NOTHING: no data of the capture was replayed. Look at its content \
                 with `millstream inspect`, and check --from, --to-time, --direction and --connection"
                     .to_string(),
             ));
