@@ -104,7 +104,14 @@ fn tear_at(bytes: &[u8], at: usize, version: u8, reached: u64) -> Tear {
 
 /// Calls `visit` for each event of a segment, up to its end or the first block that is torn or
 /// damaged. Returns the offset at which that is, and what is there.
-pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (usize, Tear) {
+pub fn blocks<'b>(bytes: &'b [u8], visit: impl FnMut(Head, &'b [u8])) -> (usize, Tear) {
+    let (at, tear, _) = read_blocks(bytes, visit);
+    (at, tear)
+}
+
+/// Like [`blocks`]. Also returns the stream position at which the last payload ends; 0 if there is
+/// no event.
+fn read_blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (usize, Tear, u64) {
     let Ok(header) = FileHeader::decode(bytes) else {
         // The magic is stored last. If it is missing, the process ended before it wrote a block, or
         // the first page is missing.
@@ -112,7 +119,7 @@ pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (us
             true => tear_at(bytes, 0, 2, 0),
             false => Tear::Damaged,
         };
-        return (0, tear);
+        return (0, tear, 0);
     };
     let (version, mut at, mut reached) = (header.version, header.bytes(), 0);
     while let Some((head, payload, next)) = block_at(bytes, at, version) {
@@ -122,7 +129,7 @@ pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (us
         }
         at = next;
     }
-    (at, tear_at(bytes, at, version, reached))
+    (at, tear_at(bytes, at, version, reached), reached)
 }
 
 /// What a segment contains.
@@ -146,28 +153,32 @@ pub struct Content {
 
 impl Content {
     /// Reads a segment and calls `visit` for each of its intact events.
-    pub fn read(path: &Path, mut visit: impl FnMut(Head, &[u8])) -> Result<Self, EngineError> {
+    pub fn read(path: &Path, visit: impl FnMut(Head, &[u8])) -> Result<Self, EngineError> {
         let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
-        let (mut events, mut payload_bytes, mut first, mut end) = (0, 0, None, 0);
-        let (at, tear) = blocks(&bytes, |head, payload| {
+        Ok(Self::of(&bytes, visit))
+    }
+
+    /// The content of a segment with these bytes. Calls `visit` for each of its intact events.
+    fn of(bytes: &[u8], mut visit: impl FnMut(Head, &[u8])) -> Self {
+        let (mut events, mut payload_bytes, mut first) = (0, 0, None);
+        let (at, tear, end) = read_blocks(bytes, |head, payload| {
             visit(head, payload);
             events += 1;
             payload_bytes += payload.len() as u64;
             first.get_or_insert(head.position);
-            end = end.max(head.position.saturating_add(payload.len() as u64));
         });
         let header_error = match (at, tear) {
-            (0, Tear::Damaged) => FileHeader::decode(&bytes).err(),
+            (0, Tear::Damaged) => FileHeader::decode(bytes).err(),
             _ => None,
         };
-        Ok(Self { events, payload_bytes, first, end, at, tear, header_error })
+        Self { events, payload_bytes, first, end, at, tear, header_error }
     }
 
     /// The error of a segment with this damaged content.
     pub fn damaged(&self, path: &Path) -> EngineError {
         match self.header_error {
             Some(what) => damaged(path, what),
-            None => damaged(path, &format!("the block at byte {} does not match its CRC", self.at)),
+            None => damaged(path, &format!("no intact block begins at byte {}", self.at)),
         }
     }
 }
@@ -188,7 +199,8 @@ pub enum Verdict {
 /// Only damage before `from` is ignored, because that is not read.
 ///
 /// A lost page leaves zeros, and the bytes in it are missing from the stream. A tear without a zero
-/// page, or one at which the stream continues without a gap, is damage.
+/// page that is followed by an intact block, or one at which the stream continues without a gap, is
+/// damage. Damage in the last block of the log cannot be told from an interrupted write.
 pub fn verdict(segments: &[Content], index: usize, from: u64) -> Verdict {
     let (before, others) = segments.split_at((index + 1).min(segments.len()));
     let Some(segment) = before.last() else { return Verdict::Whole };
@@ -274,14 +286,9 @@ mod tests {
     }
 
     fn content(bytes: &[u8]) -> (Content, Vec<u64>) {
-        let (mut positions, mut first, mut end) = (Vec::new(), None, 0);
-        let (at, tear) = blocks(bytes, |head, payload| {
-            positions.push(head.position);
-            first.get_or_insert(head.position);
-            end = head.position + payload.len() as u64;
-        });
-        let (events, payload_bytes, header_error) = (0, 0, None);
-        (Content { events, payload_bytes, first, end, at, tear, header_error }, positions)
+        let mut positions = Vec::new();
+        let content = Content::of(bytes, |head, _| positions.push(head.position));
+        (content, positions)
     }
 
     /// Payload sizes of a segment with an unused tail of more than a page, and of blocks whose
