@@ -83,7 +83,8 @@ impl PacketWriter {
                     };
                 }
                 connection.next[from] = connection.next[from].wrapping_add(bytes as u32);
-                // The peer acknowledges what is missing, so that a reader waits for it no longer.
+                // The peer acknowledges the missing bytes, so that Wireshark and `import-pcap` take
+                // them as lost and read on.
                 self.segment(head, 1 - from, ACK, &[], out)
             }
             Kind::Data => payload
