@@ -58,15 +58,14 @@ pub(in crate::stream) trait StepWork<D>: Send {
 
 /// The work that a record causes.
 pub(in crate::stream) trait RecordWork<T, D>: StepWork<D> {
-    /// Processes a record. Returns whether the current watermark already releases something that
-    /// the record has added.
+    /// Processes a record.
     fn record(
         &mut self,
         item: T,
         ingest_ns: u64,
         watermarks: &OperatorWatermark,
         down: &mut D,
-    ) -> Result<bool, EngineError>;
+    ) -> Result<(), EngineError>;
 }
 
 /// The stage, which calls the work in steps.
@@ -181,10 +180,7 @@ impl<T, W: RecordWork<T, D>, D: Stage> Push<T> for Stepped<W, D> {
     #[inline]
     fn push(&mut self, item: T, ingest_ns: u64) -> Result<(), EngineError> {
         let Self { work, watermarks, down, .. } = self;
-        if work.record(item, ingest_ns, watermarks, down)? && watermarks.is_in_band() {
-            self.passing.repeat(self.watermarks.watermark_us());
-        }
-        Ok(())
+        work.record(item, ingest_ns, watermarks, down)
     }
 }
 
@@ -264,10 +260,10 @@ mod tests {
             _ingest_ns: u64,
             _watermarks: &OperatorWatermark,
             _down: &mut Last,
-        ) -> Result<bool, EngineError> {
+        ) -> Result<(), EngineError> {
             self.unfinished.push((self.next_number, 3));
             self.next_number += 1;
-            Ok(false)
+            Ok(())
         }
     }
 

@@ -481,7 +481,7 @@ where
         ingest_ns: u64,
         watermarks: &OperatorWatermark,
         down: &mut D,
-    ) -> Result<bool, EngineError> {
+    ) -> Result<(), EngineError> {
         let time_us = match &record {
             Either::Left(record) => (self.times.0)(record),
             Either::Right(record) => (self.times.1)(record),
@@ -490,7 +490,7 @@ where
         if time_us <= watermarks.late_row_watermark_us() {
             self.log.count_late(1);
             (self.late)(record);
-            return Ok(false);
+            return Ok(());
         }
         self.key.clear();
         write(&key, &mut self.key)?;
@@ -518,7 +518,7 @@ where
                 self.emit_unmatched(record, ingest_ns, down)?;
             }
             self.records.discard(record);
-            return Ok(false);
+            return Ok(());
         }
         if search.matched && P::PRESERVES[side.index()] {
             self.records.set_matched(record);
@@ -534,7 +534,6 @@ where
         if !done {
             self.searches.push(search);
         }
-        self.check_limit()?;
-        Ok(false)
+        self.check_limit()
     }
 }

@@ -317,7 +317,7 @@ where
         _ingest_ns: u64,
         watermarks: &OperatorWatermark,
         _down: &mut D,
-    ) -> Result<bool, EngineError> {
+    ) -> Result<(), EngineError> {
         let time_us = (self.time)(&record);
         let late_us = watermarks.late_row_watermark_us();
         // Windows are ordered from the last to the first, so all windows after the first late one
@@ -328,7 +328,7 @@ where
         if windows.peek().is_none() {
             self.log.count_late(1);
             (self.late)(record);
-            return Ok(false);
+            return Ok(());
         }
         let at = self.open.place(&key)?;
         for window in windows {
@@ -346,6 +346,6 @@ where
         let KeyWindows { hash, bytes, more: runs, .. } = &mut self.open.keys[at];
         let key = (at as u32, KeyBytes { hash: *hash, bytes });
         self.records.buffer(record, key, &mut runs[record.side.index()], &mut self.log)?;
-        Ok(false)
+        Ok(())
     }
 }

@@ -172,7 +172,7 @@ where
         ingest_ns: u64,
         watermarks: &OperatorWatermark,
         down: &mut D,
-    ) -> Result<bool, EngineError> {
+    ) -> Result<(), EngineError> {
         let time_us = (self.time)(&record);
         let late_us = watermarks.late_row_watermark_us();
         let (windows, mut none) = (self.windows, true);
@@ -201,6 +201,6 @@ where
             self.log.count_late(1);
             (self.late)(record);
         }
-        Ok(false)
+        Ok(())
     }
 }
