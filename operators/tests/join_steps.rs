@@ -316,6 +316,31 @@ fn an_unfinished_search_continues_after_a_restart() {
     }
 }
 
+/// Rows that have expired on arrival and are restored in the middle of their searches find all their
+/// matches, also if another such row arrives after the restart.
+#[test]
+fn a_restored_search_is_finished_before_its_row_expires() {
+    let sql = "SELECT l.v AS a, r.v AS b FROM l JOIN r ON l.k = r.k \
+               AND r.t >= l.t - INTERVAL 12 SECONDS AND r.t <= l.t - INTERVAL 10 SECONDS";
+    let (rights, lefts) = (20_000, 4);
+    for pauses in 0..4 {
+        let mut run = Setup::new(sql, 0, CONTINUOUS).start_files().unwrap();
+        let matched: Vec<Event> = (0..rights).map(|v| event(1, 91, v)).collect();
+        run.step(&[], &matched);
+        // Left rows until 105 s are expired on arrival.
+        run.step(&[event(9, 95, 0)], &[event(9, 95, 0)]);
+        run.add(&(0..lefts).map(|v| event(1, 102, v)).collect::<Vec<_>>(), &[]);
+        for _ in 0..pauses {
+            run.wait_for_epoch();
+        }
+        run.stop().unwrap();
+        run.add(&[event(2, 102, -1)], &[]);
+        run.restart(1).unwrap();
+        let lines = run.files();
+        assert_eq!(lines.len() as i64, lefts * rights, "after {pauses} epochs");
+    }
+}
+
 /// A join whose simulated storage can crash.
 struct Struck {
     world: Arc<SimEnv>,

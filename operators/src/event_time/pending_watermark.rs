@@ -25,6 +25,7 @@ impl PendingWatermark {
     }
 
     /// Adds work of a watermark that has arrived before.
+    #[cfg(feature = "sql")]
     pub fn repeat(&mut self, micros: i64) {
         self.us = self.us.max(Some(micros));
     }

@@ -127,11 +127,17 @@ pub struct Run {
 }
 
 impl Run {
+    /// Stops the query, if it is running.
+    pub fn stop(&mut self) -> Result<(), QueryError> {
+        match self.query.take() {
+            Some(query) => Ok(query.stop()?),
+            None => Ok(()),
+        }
+    }
+
     /// Starts the query with a parallelism. A running query is stopped first.
     pub fn restart(&mut self, parallelism: usize) -> Result<(), QueryError> {
-        if let Some(query) = self.query.take() {
-            query.stop()?;
-        }
+        self.stop()?;
         self.session.set("millstream.parallelism", &parallelism.to_string()).unwrap();
         let frame = self.session.sql(&self.setup.sql)?;
         let workers = self.setup.workers;

@@ -16,7 +16,8 @@
 //!
 //! *Expiry during searches.* Rows expire by a watermark when the searches of all rows before it are
 //! finished. Searches of later rows go on meanwhile: they match no row that this watermark removes.
-//! A row that has expired on arrival is removed at the end of its own search.
+//! A row that has expired on arrival is removed at the end of its own search. After a restart the
+//! watermark of the checkpoint removes rows only when the restored searches are finished.
 //!
 //! *Watermarks.* The watermark after a join is a lower bound of the event times in rows that the
 //! join may still emit.
@@ -106,6 +107,8 @@ pub(in super::super) struct StreamJoin {
     buffer: Buffer,
     pairs: Pairs,
     searches: Vec<Pending>,
+    /// The rows that were restored from the checkpoint have smaller numbers.
+    restored_before: u64,
     /// The number of unfinished searches at which no more rows are taken.
     max_searches: usize,
     /// The index of the search to continue next.
@@ -166,6 +169,7 @@ impl StreamJoin {
             buffer: Buffer::new(expires, log),
             pairs: Pairs::new(copies, width),
             searches: Vec::new(),
+            restored_before: 0,
             max_searches: SEARCHES,
             next_search: 0,
             key: Vec::new(),
@@ -456,6 +460,7 @@ impl Stage for StreamJoin {
         let restored = self
             .buffer
             .restore(|side, row, key| time_of(time, columns[side.index()], row, key, keys))?;
+        self.restored_before = self.buffer.next_number();
         for RestoredSearch { side, key, number, entry, last } in restored {
             let times_us = self.times_us(side, entry.time_us);
             let matched = self.buffer.rows.is_matched(entry.row);
@@ -579,7 +584,7 @@ impl StreamJoin {
         if !done {
             self.searches.push(Pending { search, row: id, time_us, is_expired, is_saved: false });
         } else if is_expired {
-            self.passing.repeat(watermark_us);
+            self.passing.repeat(watermark_us, self.restored_before);
         }
         self.check_limit()
     }
