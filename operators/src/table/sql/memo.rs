@@ -7,7 +7,8 @@
 //!
 //! An entry is found by its position in the text and a hash of its tree: the place of a query in
 //! the text determines the names that it can refer to. This does not hold for a text that the
-//! planner generates, so that [`without`] turns the memo off.
+//! planner generates, so that [`without`] turns the memo off. A query whose position is unknown is
+//! never kept.
 
 use super::Catalog;
 use super::query;
@@ -116,7 +117,7 @@ fn recalled(
     let is_used = MEMO.with_borrow(|memo| {
         memo.as_ref().is_some_and(|memo| memo.repeatable > 0 || !memo.entries.is_empty())
     });
-    if !is_used {
+    if !is_used || here == Place::default() {
         return planning();
     }
     let mut hasher = DefaultHasher::new();
@@ -146,6 +147,20 @@ mod tests {
     use crate::table::plan::limits::tests::MOST_SELECTS;
 
     const LEVELS: usize = 15;
+
+    /// Two equal subqueries may refer to different queries of WITH.
+    #[test]
+    fn equal_queries_at_other_positions_are_planned_anew() {
+        for table in ["TABLE c", "TABLE c UNION ALL TABLE c", "(TABLE c)"] {
+            let sql = format!(
+                "WITH c AS (SELECT 1 AS k WHERE false) SELECT x FROM VALUES (1) AS t(x) \
+                 WHERE NOT EXISTS ({table}) AND EXISTS (WITH c AS (SELECT 1 AS k) \
+                 SELECT 1 FROM VALUES (1) AS u(y) WHERE EXISTS ({table}))"
+            );
+            let rows = Session::new().sql(&sql).map(|frame| frame.collect().unwrap().len());
+            assert_eq!(rows, Ok(1), "{sql}");
+        }
+    }
 
     /// The query that `level` makes of each query inside it, [`LEVELS`] levels deep. `level` gets
     /// the depth and the inner query.

@@ -184,6 +184,11 @@ fn begin(body: &SetExpr) -> Place {
             SetExpr::Select(select) => return place(select.select_token.0.span.start),
             SetExpr::Query(query) => &query.body,
             SetExpr::SetOperation { left, .. } => left,
+            // The parser gives `TABLE t` no position of its own.
+            SetExpr::Table(table) => {
+                let name = table.schema_name.as_ref().or(table.table_name.as_ref());
+                return name.map_or(Place::default(), |name| place(name.span.start));
+            }
             other => return place(other.span().start),
         }
     }
