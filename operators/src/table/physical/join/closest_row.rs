@@ -3,7 +3,7 @@
 //!
 //! The rows of each key are sorted by value, and rows of equal value are in the table's order. Rows
 //! whose value is NULL are left out. A binary search finds the closest row. If the rest of the
-//! condition is not true for it, the next closest rows are tried in turn. Among rows of equal
+//! condition is not true for it, the next closest rows are tried in turn, in steps. Among rows of equal
 //! value, `>=` and `>` take the last row, `<=` and `<` the first, as Spark does on one thread.
 
 use super::table_index::NONE;

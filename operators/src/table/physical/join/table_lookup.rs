@@ -6,7 +6,8 @@
 //!
 //! *Bounded steps.* A lookup examines a bounded number of table rows in a step. While a lookup is
 //! unfinished, the stage takes no more rows, and holds watermarks and the marker. A stage above may
-//! expand one record to several rows; these wait in a queue. The table is reloaded between lookups.
+//! expand one record to several rows; these wait in a queue, and each of their lookups is a step
+//! too. The table is reloaded between lookups.
 
 use crate::event_time::pending_watermark::PendingWatermark;
 use crate::table::expr::compile::{BoolFn, Semantics, compile, fold};
@@ -28,31 +29,10 @@ use crate::table::types::{DataType, Physical};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
-use millstream_engine::runtime::worker::check_running;
 use std::collections::VecDeque;
 
 /// The maximum number of lookup steps in a row, before the stage continues with other work.
 const LOOKUP_STEPS: usize = 16;
-/// The number of pairs between two checks whether the worker is to halt.
-const PAIRS_PER_CHECK: u32 = 1 << 16;
-
-/// Counts the table rows that an ASOF join examines. A worker looks only between steps whether it is
-/// to halt, and the closest row that satisfies the condition may be any.
-#[derive(Default)]
-struct PairCount(u32);
-
-impl PairCount {
-    /// Counts a pair. From time to time, fails if the worker is to halt.
-    #[inline]
-    fn add(&mut self) -> Result<(), EngineError> {
-        self.0 += 1;
-        if self.0 == PAIRS_PER_CHECK {
-            self.0 = 0;
-            check_running()?;
-        }
-        Ok(())
-    }
-}
 
 /// The configuration of a lookup join.
 pub(in crate::table::physical) struct TableJoinParts<'p> {
@@ -101,7 +81,6 @@ pub(in crate::table::physical) struct TableJoin {
     key: Vec<u8>,
     out: Vec<u8>,
     scratch: Scratch,
-    pairs: PairCount,
     /// The unfinished lookup, and the stream row that it belongs to.
     unfinished: Option<Lookup>,
     row: Vec<u8>,
@@ -175,10 +154,12 @@ impl Equalities {
 /// The lookup of a stream row in the table.
 #[derive(Clone, Copy)]
 struct Lookup {
-    /// The index of the next table row to examine, or [`NONE`].
+    /// The index of the next table row to examine, or [`NONE`]. In an ASOF join the index of the
+    /// key's first row.
     at: u32,
     ingest_ns: u64,
-    /// The number of rows that satisfy the condition, including those that a `match_range` skips.
+    /// The number of rows that satisfy the condition, including those that a `match_range` skips. In
+    /// an ASOF join the number of rows that were examined.
     seen: u64,
     matches: u64,
     /// For `IN`: whether the value is equal to that of a matching row; `None` for NULL.
@@ -258,7 +239,6 @@ impl TableJoin {
             key: Vec::new(),
             out: Vec::new(),
             scratch: Scratch::default(),
-            pairs: PairCount::default(),
             unfinished: None,
             row: Vec::new(),
             waiting: VecDeque::new(),
@@ -284,43 +264,38 @@ impl TableJoin {
         }
     }
 
-    /// Emits a stream row with the closest table row of its key that satisfies the rest of the
-    /// condition. Without one, a LEFT join emits it with NULLs. `first` is the index of the key's
-    /// first row.
-    fn push_closest(
-        &mut self,
-        row: Row<'_>,
-        first: u32,
-        ingest_ns: u64,
-    ) -> Result<(), EngineError> {
-        let Some(by) = &mut self.closest else { return Ok(()) };
+    /// Runs one step of a lookup in an ASOF join: emits the stream row with the closest table row of
+    /// its key that satisfies the rest of the condition. Returns whether the lookup is finished.
+    fn step_closest(&mut self, row: Row<'_>, lookup: &mut Lookup) -> Result<bool, EngineError> {
+        let Some(by) = &mut self.closest else { return Ok(true) };
+        self.scratch.reset();
         let (closest, value) = (by.closest, by.value(self.scratch.cx(row))?);
-        let mut nth = 0;
-        loop {
-            let found = self.table.sorted.closest(first, &value, closest).nth(nth);
-            let Some(at) = found else { break };
-            nth += 1;
-            self.pairs.add()?;
+        for _ in 0..STEP {
+            let nth = lookup.seen as usize;
+            let found = self.table.sorted.closest(lookup.at, &value, closest).nth(nth);
+            let Some(at) = found else { return Ok(true) };
+            lookup.seen += 1;
             self.pair(row, at);
-            let holds = match &self.rest {
-                Some(rest) => rest(self.scratch.cx(Row(&self.out)))? == Some(true),
-                None => true,
-            };
-            if holds {
-                return self.down.push(Row(&self.out), ingest_ns);
+            if let Some(rest) = &self.rest {
+                self.scratch.reset();
+                if rest(self.scratch.cx(Row(&self.out)))? != Some(true) {
+                    continue;
+                }
             }
+            lookup.matches = 1;
+            self.down.push(Row(&self.out), lookup.ingest_ns)?;
+            return Ok(true);
         }
-        if self.kind == JoinKind::LeftOuter {
-            self.pair(row, NONE);
-            return self.down.push(Row(&self.out), ingest_ns);
-        }
-        Ok(())
+        Ok(false)
     }
 
     /// Runs one step of a lookup. Emits the pairs, except for LEFT SEMI, LEFT ANTI, EXISTS and IN,
     /// which end the lookup as soon as the result is known. Returns whether the lookup is finished.
     #[inline]
     fn step(&mut self, row: Row<'_>, lookup: &mut Lookup) -> Result<bool, EngineError> {
+        if self.closest.is_some() {
+            return self.step_closest(row, lookup);
+        }
         for _ in 0..STEP {
             if lookup.at == NONE {
                 return Ok(true);
@@ -373,7 +348,10 @@ impl TableJoin {
             JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::Exists => return Ok(true),
             JoinKind::In => {
                 let equal = match &self.equal {
-                    Some(equal) => equal(self.scratch.cx(Row(&self.out)))?,
+                    Some(equal) => {
+                        self.scratch.reset();
+                        equal(self.scratch.cx(Row(&self.out)))?
+                    }
                     None => Some(true),
                 };
                 match equal {
@@ -463,37 +441,43 @@ impl Stage for TableJoin {
 }
 
 impl TableJoin {
-    /// Whether a lookup is unfinished. Only then do rows, watermarks or a marker wait.
+    /// Whether a lookup is unfinished or has not begun. Only then do watermarks or a marker wait.
     #[inline]
     fn is_busy(&self) -> bool {
-        self.unfinished.is_some()
+        self.unfinished.is_some() || !self.waiting.is_empty()
     }
 
     /// Runs up to [`LOOKUP_STEPS`] steps of the unfinished lookup and of those of waiting rows,
     /// while the chain is ready.
     fn continue_lookups(&mut self) -> Result<(), EngineError> {
         for _ in 0..LOOKUP_STEPS {
-            let Some(mut lookup) = self.unfinished else { break };
-            if !self.down.is_ready() {
-                return Ok(());
+            if !self.is_busy() || !self.down.is_ready() {
+                break;
             }
-            let row = std::mem::take(&mut self.row);
-            let is_finished = self.step(Row(&row), &mut lookup)?;
-            self.unfinished = Some(lookup).filter(|_| !is_finished);
-            if is_finished {
-                self.push_outcome(Row(&row), &lookup)?;
-            }
-            self.row = row;
-            while self.unfinished.is_none()
-                && let Some((row, ingest_ns)) = self.waiting.pop_front()
-            {
-                self.look_up(Row(&row), ingest_ns)?;
+            match self.unfinished.take() {
+                Some(lookup) => self.continue_lookup(lookup)?,
+                None => {
+                    if let Some((row, ingest_ns)) = self.waiting.pop_front() {
+                        self.look_up(Row(&row), ingest_ns)?;
+                    }
+                }
             }
         }
         self.pass_on()
     }
 
-    /// Passes on watermarks and the marker, unless a lookup is unfinished.
+    /// Runs a step of the unfinished lookup.
+    fn continue_lookup(&mut self, mut lookup: Lookup) -> Result<(), EngineError> {
+        let row = std::mem::take(&mut self.row);
+        match self.step(Row(&row), &mut lookup)? {
+            true => self.push_outcome(Row(&row), &lookup)?,
+            false => self.unfinished = Some(lookup),
+        }
+        self.row = row;
+        Ok(())
+    }
+
+    /// Passes on watermarks and the marker, unless a lookup is unfinished or has not begun.
     fn pass_on(&mut self) -> Result<(), EngineError> {
         if self.is_busy() {
             return Ok(());
@@ -519,9 +503,6 @@ impl TableJoin {
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
         let is_null = is_unmatchable(&self.key, &self.null_safe);
         let at = if is_null { NONE } else { self.table.first(&self.key) };
-        if self.closest.is_some() {
-            return self.push_closest(row, at, ingest_ns);
-        }
         if self.is_in_by_key {
             let is_in = match (at, self.table.rows.is_empty()) {
                 (_, true) => Some(false),
@@ -560,4 +541,142 @@ pub(crate) fn too_many() -> EngineError {
         "a scalar subquery returned more than one row",
         "Aggregate in it, or add LIMIT 1",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::row::encode;
+    use crate::table::value::Value;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Counts rows, and is ready while there are fewer than `room`.
+    #[derive(Clone, Default)]
+    struct Counts {
+        rows: Arc<AtomicU64>,
+        room: Arc<AtomicU64>,
+        watermarks: Arc<AtomicU64>,
+    }
+
+    impl Counts {
+        fn rows(&self) -> u64 {
+            self.rows.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Stage for Counts {
+        fn is_ready(&mut self) -> bool {
+            self.rows() < self.room.load(Ordering::Relaxed)
+        }
+        fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+            self.watermarks.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+        fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn end(&mut self) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+            Ok(FlushStatus::Flushed)
+        }
+        fn next_timer_ns(&self) -> Option<u64> {
+            None
+        }
+    }
+
+    impl<'a> Push<Row<'a>> for Counts {
+        fn push(&mut self, _row: Row<'a>, _ingest_ns: u64) -> Result<(), EngineError> {
+            self.rows.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    fn column(index: usize) -> Resolved {
+        let node = Node::Column(index, format!("c{index}"));
+        Resolved { node, data_type: DataType::Long, nullable: true }
+    }
+
+    fn compared(name: &'static str, a: usize, b: usize) -> Resolved {
+        let node = Node::Call(name, vec![column(a), column(b)]);
+        Resolved { node, data_type: DataType::Boolean, nullable: true }
+    }
+
+    /// A LEFT join of rows with two numbers each, and the counters of its output.
+    fn join(
+        condition: &Resolved,
+        asof: Option<(Closest, &(Resolved, Resolved))>,
+        table: impl Iterator<Item = [i64; 2]>,
+    ) -> (TableJoin, Counts) {
+        let types = vec![DataType::Long; 2];
+        let parts = TableJoinParts {
+            kind: JoinKind::LeftOuter,
+            condition: Some(condition),
+            in_operands: asof.map(|(_, operands)| operands),
+            closest: asof.map(|(closest, _)| closest),
+            match_range: None,
+            types: (types.clone(), types),
+            is_left_probe: true,
+            rows: table.map(row).collect(),
+            live: None,
+            continuous: true,
+            semantics: Semantics::default(),
+        };
+        let counts = Counts::default();
+        counts.room.store(u64::MAX, Ordering::Relaxed);
+        (TableJoin::new(parts, Box::new(counts.clone())).unwrap(), counts)
+    }
+
+    fn row(values: [i64; 2]) -> Vec<u8> {
+        encode(&values.map(Value::Long))
+    }
+
+    #[test]
+    fn rows_that_wait_for_a_lookup_are_looked_up_in_steps_while_the_chain_is_ready() {
+        // Key 1 has many rows, key 2 has one.
+        let table = (0..100).map(|v| [1, v]).chain([[2, 0]]);
+        let (mut join, counts) = join(&compared("=", 0, 2), None, table);
+        join.push(Row(&row([1, 0])), 0).unwrap();
+        for v in 0..1000 {
+            join.push(Row(&row([2, v])), 0).unwrap();
+        }
+        join.watermark(1).unwrap();
+        assert_eq!(counts.rows(), STEP as u64);
+        counts.room.store(110, Ordering::Relaxed);
+        join.flush().unwrap();
+        assert_eq!(counts.rows(), 110, "the chain is asked before each lookup");
+        counts.room.store(u64::MAX, Ordering::Relaxed);
+        while join.is_busy() {
+            let before = counts.rows();
+            assert_eq!(counts.watermarks.load(Ordering::Relaxed), 0, "the watermark waits");
+            join.flush().unwrap();
+            assert!(counts.rows() - before <= LOOKUP_STEPS as u64, "a bounded number of lookups");
+        }
+        assert_eq!((counts.rows(), counts.watermarks.load(Ordering::Relaxed)), (1100, 1));
+    }
+
+    #[test]
+    fn an_asof_join_tries_the_rows_of_a_key_in_steps() {
+        const MANY: i64 = 10_000;
+        // Of the rows before the stream row, the rest of the condition is true for the first only,
+        // or for none.
+        let operands = (column(1), column(3));
+        let rest = compared(">", 0, 3);
+        for (first, matches) in [(0, true), (5, false)] {
+            let table = (first..first + MANY).map(|v| [0, v]);
+            let asof = Some((Closest::AtOrBefore, &operands));
+            let (mut join, counts) = join(&rest, asof, table);
+            join.push(Row(&row([1, 2 * MANY])), 0).unwrap();
+            let mut flushes = 0;
+            while join.is_busy() {
+                assert_eq!(counts.rows(), 0);
+                join.flush().unwrap();
+                flushes += 1;
+            }
+            assert_eq!(flushes, MANY as usize / (STEP * LOOKUP_STEPS) + 1, "{matches}");
+            assert_eq!(counts.rows(), 1, "the match, or the row with NULLs: {matches}");
+        }
+    }
 }
