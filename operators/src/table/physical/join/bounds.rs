@@ -157,6 +157,10 @@ fn linear(expr: &Resolved, zone: Tz) -> Option<Linear> {
         }
         Node::Call(name @ ("interval_add" | "interval_subtract" | "+" | "-"), args) => {
             let sign = if matches!(*name, "interval_add" | "+") { 1 } else { -1 };
+            // A sum of DECIMALs with fewer decimal places than its operands is rounded.
+            if decimal_places(expr) < args.iter().map(decimal_places).max().unwrap_or(0) {
+                return None;
+            }
             linear(args.first()?, zone)?.plus(linear(args.get(1)?, zone)?, sign)
         }
         Node::Call("interval_negative", args) => {
@@ -166,10 +170,17 @@ fn linear(expr: &Resolved, zone: Tz) -> Option<Linear> {
     }
 }
 
+/// The number of decimal places of a DECIMAL; 0 for other types.
+fn decimal_places(expr: &Resolved) -> u8 {
+    match expr.data_type {
+        DataType::Decimal(_, scale) => scale,
+        _ => 0,
+    }
+}
+
 /// The combination for a cast of an expression. `None` if the cast may change the value by more
 /// than rounding.
 fn cast(of: Linear, from: &DataType, to: &DataType) -> Option<Linear> {
-    let is_seconds = |t: &DataType| matches!(t, DataType::Long | DataType::Double);
     match (from, to) {
         _ if from == to => Some(of),
         (DataType::Timestamp, DataType::Long) => of.rounded_down(),
@@ -177,7 +188,9 @@ fn cast(of: Linear, from: &DataType, to: &DataType) -> Option<Linear> {
         (_, DataType::Timestamp) if *from == DataType::Long => Some(of),
         (_, DataType::Timestamp) if *from == DataType::Double => of.within(1),
         (_, DataType::Double) if from.is_integral() => of.within(1),
-        _ if from.is_integral() && is_seconds(to) => Some(of),
+        (DataType::Decimal(..), DataType::Double) => of.within(1),
+        (_, DataType::Long | DataType::Decimal(..)) if from.is_integral() => Some(of),
+        (DataType::Decimal(_, scale), DataType::Decimal(_, to)) if to >= scale => Some(of),
         _ => None,
     }
 }
