@@ -193,7 +193,8 @@ impl ValueCounts {
     }
 
     /// The most frequent value; of several, the one that comes first in Spark's hash table. `None`
-    /// if there are no rows, or if Spark's order of these values is unknown.
+    /// if there are no rows, if Spark's order of these values is unknown, or if too many of them
+    /// have the same hash.
     pub fn first_most_frequent(&self, data_type: &DataType) -> Option<Cell<'_>> {
         let physical = data_type.physical();
         let (mut most, mut first, mut several) = (0, None, false);
@@ -213,7 +214,7 @@ impl ValueCounts {
         if hashes.len() < is_most.len() {
             return None;
         }
-        let order = iteration_order(&hashes);
+        let order = iteration_order(&hashes)?;
         let wanted = order.into_iter().find(|index| is_most[*index as usize])?;
         match &self.counts {
             Counts::Bytes(counts) => {
