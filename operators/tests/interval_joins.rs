@@ -468,6 +468,38 @@ fn a_silent_stream_ends_the_query_at_the_limit_or_is_ignored_after_the_idle_time
     }
 }
 
+/// The limit is one of the buffered records, not of the memory that is reserved for more of them.
+#[test]
+fn a_small_limit_admits_a_few_records() {
+    let time = |record: &Record| record.1 * SECOND;
+    let config =
+        Config { trigger: CONTINUOUS, pin: false, wait: WaitProfile::Park, ..Config::default() };
+    let flow = Flow::new("few").parallelism(1);
+    let (mut left_input, left) = flow.channel::<Record>();
+    let (right_input, right) = flow.channel::<Record>();
+    let (sink, _output) = flow.output::<Out>();
+    left.with_watermark(time, Duration::ZERO)
+        .key_by(|record| record.0.clone())
+        .interval_join(right.with_watermark(time, Duration::ZERO).key_by(|r| r.0.clone()))
+        .between(TimeOffset::ZERO, Duration::from_secs(10))
+        .max_state_bytes(4096)
+        .left_outer(|l, r| (Some(l.2), r.map(|r| r.2)))
+        .sink(sink);
+    let query = flow.start(config).unwrap();
+    for number in 0..10 {
+        left_input.push(("a".to_string(), 100, number)).unwrap();
+    }
+    query.process_all_available().unwrap();
+    for number in 0..1000 {
+        if left_input.push(("a".to_string(), 100, number)).is_err() {
+            break;
+        }
+    }
+    let error = query.await_termination().unwrap_err();
+    assert_eq!(error.condition(), "JOIN_STATE_LIMIT_EXCEEDED");
+    drop(right_input);
+}
+
 /// Adds an ordered join to a flow, which passes the number of the right record of each match to
 /// `sink`. Returns the inputs.
 fn ordered_join(flow: &Flow, sink: impl Sink<u64>) -> [Input<Record>; 2] {

@@ -15,3 +15,4 @@ pub(crate) mod preaggregation;
 pub(crate) mod record_slab;
 pub(crate) mod slot_allocator;
 pub(crate) mod slot_stack;
+pub(crate) mod state_limit;

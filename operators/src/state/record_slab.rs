@@ -110,6 +110,11 @@ impl<T> RecordSlab<T> {
         self.slots.end_epoch(|number| chunks[number] = Vec::new());
     }
 
+    /// Approximate memory of the records alone, without that of free slots, in bytes.
+    pub fn record_bytes(&self) -> u64 {
+        (self.len * size_of::<Stored<T>>()) as u64 + self.heap
+    }
+
     /// Approximate memory of the slab, in bytes.
     pub fn memory(&self) -> u64 {
         (self.slots.held() * CHUNK * size_of::<Stored<T>>()) as u64 + self.heap

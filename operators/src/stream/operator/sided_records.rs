@@ -396,6 +396,11 @@ impl<L, R> SidedRecords<L, R> {
         in_slab!(self, side, |slab| (slab.len() as u64, slab.memory()))
     }
 
+    /// Memory of the records of both sides, without that of free slots, in bytes.
+    pub fn record_bytes(&self) -> u64 {
+        self.left.record_bytes() + self.right.record_bytes()
+    }
+
     /// Ends an epoch: frees some memory that no recent epoch has needed. Returns the memory in use,
     /// in bytes.
     pub fn end_epoch(&mut self) -> u64 {

@@ -11,6 +11,7 @@ mod range;
 mod work;
 
 use crate::event_time::watermark::OperatorWatermark;
+use crate::state::state_limit::share;
 use crate::stream::keyed_input::{Either, KeyedInput, OneInput, TwoInputs};
 use crate::stream::keyed_state::plain_name;
 use crate::stream::keyed_stream::KeyedStream;
@@ -267,7 +268,7 @@ where
     ) {
         let places = self.places(job, parallelism);
         let Self { input, range, max_state_bytes, pairing, late } = self;
-        let share = max_state_bytes.map(|bytes| (bytes / places.len().max(1) as u64).max(1));
+        let share = max_state_bytes.map(|bytes| share(bytes, places.len()));
         let is_ordered = input.order == JoinOrder::OfInput;
         job.request_no_data_batches();
         let Some(times) = input.event_times() else {

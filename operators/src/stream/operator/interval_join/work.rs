@@ -139,7 +139,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
     #[inline]
     fn check_limit(&self) -> Result<(), EngineError> {
         let Some(limit) = self.max_state_bytes else { return Ok(()) };
-        let bytes = Side::BOTH.iter().map(|side| self.records.held(*side).1).sum();
+        let bytes = self.records.record_bytes();
         if bytes < limit { Ok(()) } else { Err(limit_exceeded(bytes, limit)) }
     }
 

@@ -11,6 +11,7 @@
 //! order any other memory access.
 
 use super::side::JoinSide;
+use crate::state::state_limit::share;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{IDLE, is_idle};
 use millstream_engine::runtime::job::{AtStateLimit, StateLimit};
@@ -98,7 +99,7 @@ pub(in super::super) struct StateGuard {
 impl StateGuard {
     /// Creates the guard of one of `instances` instances, which share the limit equally.
     pub fn new(limit: StateLimit, instances: usize, flows: [Arc<SideFlow>; 2]) -> Self {
-        let bytes = (limit.bytes / instances.max(1) as u64).max(1);
+        let bytes = share(limit.bytes, instances);
         Self { bytes, then: limit.then, flows, held: None }
     }
 
