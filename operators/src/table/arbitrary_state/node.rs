@@ -9,7 +9,7 @@ use crate::table::expr::{Expr, Node, Resolved};
 use crate::table::physical::BoxChain;
 use crate::table::physical::arbitrary_state::{self as stage, InstanceParts};
 use crate::table::plan::Plan;
-use crate::table::plan::analyzer::{OutputMode, refuse_maps};
+use crate::table::plan::analyzer::{OutputMode, refuse_incomparable};
 use crate::table::plan::time_window::has_watermark;
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
@@ -204,7 +204,7 @@ pub(crate) fn keys_before_columns(input: Plan, keys: &[Expr]) -> PlanResult<Plan
         (Resolved { node, data_type, nullable }, column.name.clone())
     }));
     let of_keys = Plan::Project(Box::new(input.clone()), columns[..keys.len()].to_vec());
-    refuse_maps(&of_keys)?;
+    refuse_incomparable(&of_keys)?;
     Ok(Plan::Project(Box::new(input), columns))
 }
 

@@ -429,16 +429,22 @@ fn common_types(
 }
 
 /// Fails if a column contains a map or a VARIANT, because they cannot be compared.
-pub fn refuse_maps(plan: &Plan) -> PlanResult<()> {
+pub fn refuse_incomparable(plan: &Plan) -> PlanResult<()> {
     let columns = plan.scope().columns;
     match columns.iter().find(|column| !column.data_type.is_orderable()) {
         None => Ok(()),
-        Some(column) => Err(PlanError::new(
-            match column.data_type.has_variant() {
-                true => "UNSUPPORTED_FEATURE.SET_OPERATION_ON_VARIANT_TYPE",
-                false => "UNSUPPORTED_FEATURE.SET_OPERATION_ON_MAP_TYPE",
-            },
-            format!(
+        Some(column) => {
+            let (condition, fix) = match column.data_type.has_variant() {
+                true => (
+                    "UNSUPPORTED_FEATURE.SET_OPERATION_ON_VARIANT_TYPE",
+                    "Cast it to STRING, or use parts that variant_get casts",
+                ),
+                false => (
+                    "UNSUPPORTED_FEATURE.SET_OPERATION_ON_MAP_TYPE",
+                    "Use its sorted map_entries, or group by it",
+                ),
+            };
+            let reason = format!(
                 "rows must be compared, but `{}` is {}, whose values cannot be compared",
                 column.name, column.data_type
             ),

@@ -592,7 +592,7 @@ pub fn deduplicate(input: Plan, names: &[&str], within: bool) -> PlanResult<Plan
         };
         Plan::Project(Box::new(input.clone()), keys.iter().map(key).collect())
     };
-    crate::table::plan::analyzer::refuse_maps(&of_keys(&keys))?;
+    crate::table::plan::analyzer::refuse_incomparable(&of_keys(&keys))?;
     Ok(Plan::Deduplicate { input: Box::new(input), keys, within })
 }
 

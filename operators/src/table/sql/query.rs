@@ -466,7 +466,7 @@ pub(super) fn distinct_of(
     (items, input): (&[Expr], &Scope),
     order: Option<&Order>,
 ) -> PlanResult<Plan> {
-    analyzer::refuse_maps(&plan)?;
+    analyzer::refuse_incomparable(&plan)?;
     let plan = analyzer::distinct(plan);
     match order {
         None => Ok(plan),

@@ -71,7 +71,7 @@ pub(super) fn set_operation(
             _ => set_difference(op, left, right, JoinType::LeftAnti),
         };
         let made = made.map_err(|error| error.at(here))?;
-        analyzer::refuse_maps(&made).map_err(|error| error.at(here))?;
+        analyzer::refuse_incomparable(&made).map_err(|error| error.at(here))?;
         let made = of_equals(made);
         return time_window::deduplicate(made, &[], false);
     }
@@ -98,7 +98,7 @@ pub(super) fn set_operation(
 /// sides are cast to common types.
 fn set_difference(op: SetOperator, left: Plan, right: Plan, written: JoinType) -> PlanResult<Plan> {
     let (left, right) = analyzer::widened(&op.to_string(), left, right)?;
-    analyzer::refuse_maps(&left)?;
+    analyzer::refuse_incomparable(&left)?;
     join::set_difference_join(left, right, written)
 }
 
@@ -163,7 +163,7 @@ fn set_operation_of_all(
     let names: Vec<String> = left.scope().columns.into_iter().map(|column| column.name).collect();
     let widened = analyzer::widened(&format!("{op} ALL"), left, right);
     let (left, right) = widened.map_err(|error| error.at(here))?;
-    analyzer::refuse_maps(&left).map_err(|error| error.at(here))?;
+    analyzer::refuse_incomparable(&left).map_err(|error| error.at(here))?;
     let numbered: Vec<String> = (0..names.len()).map(|at| format!("c{at}")).collect();
     let columns = numbered.join(", ");
     let mut views = Views::of_generated(catalog);
