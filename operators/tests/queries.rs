@@ -363,6 +363,7 @@ fn set_operations_bind_as_in_spark() {
 /// Names in GROUP BY, HAVING and ORDER BY mean what they mean in Spark.
 #[test]
 fn names_mean_what_they_do_in_spark() {
+    let random = "AGGREGATE_FUNCTION_WITH_NONDETERMINISTIC_EXPRESSION";
     check(&[
         ("SELECT upper(a) FROM VALUES ('x') AS t(a) GROUP BY `upper(a)`", "X"),
         ("SELECT a, count(*) FROM VALUES (1) AS t(a) GROUP BY a ORDER BY `count(1)`", "1|1"),
@@ -416,6 +417,13 @@ fn names_mean_what_they_do_in_spark() {
         (
             "SELECT sum(a) FILTER (WHERE rand() > 1) FROM VALUES (1) AS t(a)",
             "INVALID_AGGREGATE_FILTER.NON_DETERMINISTIC",
+        ),
+        ("SELECT mode() WITHIN GROUP (ORDER BY rand(1)) FROM VALUES (1) AS t(a)", random),
+        ("SELECT a FROM VALUES (1) AS t(a) GROUP BY a ORDER BY sum(rand(1))", random),
+        ("SELECT * FROM VALUES (1) AS t(a) PIVOT (sum(rand(1)) FOR a IN (1))", random),
+        (
+            "SELECT sum(array(rand(1))) FROM VALUES (1) AS t(a)",
+            "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
         ),
         ("SELECT * EXCEPT a FROM VALUES (1, 2) AS t(a, b)", "PARSE_SYNTAX_ERROR"),
         ("SELECT * EXCEPT (a, A) FROM VALUES (1, 2) AS t(a, b)", "EXCEPT_OVERLAPPING_COLUMNS"),

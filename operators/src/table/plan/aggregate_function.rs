@@ -117,6 +117,7 @@ pub enum AggregateFunction {
 
 pub use crate::table::plan::aggregate_names::{AggregateEntry, NAMES};
 use crate::table::plan::aggregate_types::{TypedArguments, typed};
+use crate::table::plan::optimizer::has_random_value;
 use crate::table::plan::window_function::has_over;
 use crate::table::plan::within_group::{self, Ordered, ValueOrder, ordered_arguments};
 use AggregateFunction as F;
@@ -456,7 +457,7 @@ fn check_modifiers(
         None => None,
     };
     if let Some(condition) = &filter
-        && !crate::table::plan::optimizer::is_deterministic_expr(condition)
+        && has_random_value(condition)
     {
         return Err(PlanError::new(
             "INVALID_AGGREGATE_FILTER.NON_DETERMINISTIC",
@@ -465,6 +466,19 @@ fn check_modifiers(
         ));
     }
     Ok(filter)
+}
+
+/// Fails if an argument or key of an aggregate is random. A window function may have such arguments.
+pub(super) fn refuse_random(call: AggregateCall) -> PlanResult<AggregateCall> {
+    match call.args.iter().find(|arg| has_random_value(arg)) {
+        None => Ok(call),
+        Some(arg) => Err(PlanError::new(
+            "AGGREGATE_FUNCTION_WITH_NONDETERMINISTIC_EXPRESSION",
+            format!("the argument `{arg}` of the aggregate `{}` is random", call.name),
+            "Compute it in a subquery",
+        )
+        .at(call.place)),
+    }
 }
 
 /// Resolves a call of a user-defined aggregate.

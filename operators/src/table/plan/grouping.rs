@@ -11,7 +11,7 @@ use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Expr, Node, Resolved, functions, lower};
 use crate::table::plan::Plan;
 use crate::table::plan::aggregate_function::{
-    AggregateCall, AggregateFunction, resolve_call, resolve_user_call,
+    AggregateCall, AggregateFunction, refuse_random, resolve_call, resolve_user_call,
 };
 use crate::table::plan::analyzer::{
     boolean, has_aggregate, has_aggregate_itself, order_position, unaliased, with_metadata_for,
@@ -315,12 +315,12 @@ impl Grouping {
             {
                 let lower = lower(name);
                 if let Some(function) = AggregateFunction::of(&lower) {
-                    let call = resolve_call(function, part, scope)?;
+                    let call = refuse_random(resolve_call(function, part, scope)?)?;
                     return Ok(Some(Self::placed(calls, keys.len(), call)));
                 }
             }
             if let Expr::UserAggregate(function, args, _) = part {
-                let call = resolve_user_call(function, args, part, scope)?;
+                let call = refuse_random(resolve_user_call(function, args, part, scope)?)?;
                 return Ok(Some(Self::placed(calls, keys.len(), call)));
             }
             // With grouping sets, a constant may be a key, which is NULL in the sets that do not

@@ -2,7 +2,7 @@
 //! dropped. A projection may be merged into a projection or an aggregation above it, and filters
 //! are pushed towards the sources.
 
-use crate::table::expr::functions::is_deterministic;
+use crate::table::expr::functions::{is_deterministic, is_random};
 use crate::table::expr::null_propagation::propagate;
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::pushdown::{filtered_join, is_pushed_into, joined};
@@ -368,6 +368,13 @@ fn may_go_into(inner: &[(Resolved, String)], outer: &[&Resolved]) -> bool {
 pub fn is_deterministic_expr(expr: &Resolved) -> bool {
     let same = !matches!(&expr.node, Node::Call(name, _) if !is_deterministic(name));
     same && expr.children().into_iter().all(is_deterministic_expr)
+}
+
+/// Whether an expression calls a function that returns random values. Unlike such a function, the
+/// current time has one value in a query, so Spark counts it as deterministic.
+pub fn has_random_value(expr: &Resolved) -> bool {
+    matches!(&expr.node, Node::Call(name, _) if is_random(name))
+        || expr.children().into_iter().any(has_random_value)
 }
 
 fn count(expr: &Resolved, reads: &mut [u32]) {

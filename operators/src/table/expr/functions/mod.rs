@@ -63,7 +63,9 @@ pub(in crate::table) use java_hash::{java_hash, spread};
 pub use json::tuple as json_tuple;
 pub use lambda::{resolve_lambda, takes_lambda};
 pub use math::wrapping;
-pub use properties::{is_deterministic, is_null_of_null, is_operator, may_leave_out, tries_itself};
+pub use properties::{
+    is_deterministic, is_null_of_null, is_operator, is_random, may_leave_out, tries_itself,
+};
 pub use random::with_seeds;
 pub use registry::Function;
 pub use split::Splitter;

@@ -97,5 +97,10 @@ pub fn may_leave_out(name: &str, index: usize) -> bool {
 /// Whether a function, by its canonical name, is deterministic: equal arguments always give equal
 /// results.
 pub fn is_deterministic(name: &str) -> bool {
-    name != "current_timestamp" && seed_index(name).is_none()
+    name != "current_timestamp" && !is_random(name)
+}
+
+/// Whether a function, by its canonical name, returns random values.
+pub fn is_random(name: &str) -> bool {
+    seed_index(name).is_some()
 }
