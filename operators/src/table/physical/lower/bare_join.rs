@@ -14,7 +14,7 @@ use crate::table::plan::{Closest, Join, Plan};
 use crate::table::row::RowBuf;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::job::Job;
-use millstream_engine::runtime::stage::{FlushStatus, Push};
+use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 
 /// The stage of a join of two streams, for benchmarks and tests.
 pub struct BareJoin(BareStage);
@@ -25,13 +25,14 @@ enum BareStage {
     Asof(Box<AsofJoin>),
 }
 
-impl BareStage {
-    fn stage(&mut self) -> &mut dyn Push<SidedRow> {
-        match self {
-            Self::Join(join) => join.as_mut(),
-            Self::Asof(join) => join.as_mut(),
+/// Applies an expression to the stage, with static calls as in a query.
+macro_rules! on_stage {
+    ($join:expr, |$stage:ident| $body:expr) => {
+        match $join {
+            BareStage::Join($stage) => $body,
+            BareStage::Asof($stage) => $body,
         }
-    }
+    };
 }
 
 fn first_join(plan: &Plan) -> Option<&Join> {
@@ -77,34 +78,32 @@ impl BareJoin {
     pub fn push(&mut self, is_left: bool, row: &[u8]) -> Result<(), EngineError> {
         let side = if is_left { JoinSide::Left } else { JoinSide::Right };
         let row = SidedRow { side, hash: 0, row: RowBuf::from_slice(row) };
-        self.0.stage().push(row, 0)
+        on_stage!(&mut self.0, |stage| stage.push(row, 0))
     }
 
     /// Advances the watermark of both sides.
     pub fn watermark(&mut self, us: i64) -> Result<(), EngineError> {
-        self.0.stage().watermark(us)
+        on_stage!(&mut self.0, |stage| stage.watermark(us))
     }
 
     /// Runs one bounded step of searches and expiry. Returns whether any work remains.
     pub fn flush(&mut self) -> Result<bool, EngineError> {
-        Ok(self.0.stage().flush()? > FlushStatus::Buffered)
+        let status = on_stage!(&mut self.0, |stage| stage.flush())?;
+        Ok(status > FlushStatus::Buffered)
     }
 
     /// Ends an epoch. The benchmark has no checkpoint.
     pub fn end_epoch(&mut self, epoch: u64) -> Result<(), EngineError> {
-        self.0.stage().marker(epoch)
+        on_stage!(&mut self.0, |stage| stage.marker(epoch))
     }
 
     /// The number of buffered rows, and the memory for them in bytes.
     pub fn state(&self) -> (u64, u64) {
-        match &self.0 {
-            BareStage::Join(join) => join.state(),
-            BareStage::Asof(join) => join.state(),
-        }
+        on_stage!(&self.0, |stage| stage.state())
     }
 
     /// Whether the stage takes a row.
     pub fn is_ready(&mut self) -> bool {
-        self.0.stage().is_ready()
+        on_stage!(&mut self.0, |stage| stage.is_ready())
     }
 }
