@@ -297,8 +297,8 @@ pub fn has_aggregate(expr: &Expr) -> bool {
     }
 }
 
-/// Whether a call itself is an aggregate function of SQL. Its arguments are not checked. False for user-defined aggregates, and for a call with a lambda,
-/// such as `aggregate`.
+/// Whether a call itself is an aggregate function of SQL. Its arguments are not checked. False for
+/// user-defined aggregates, and for a call with a lambda, such as `aggregate`.
 pub(in crate::table) fn has_aggregate_itself(expr: &Expr) -> bool {
     match expr {
         Expr::Call { name, args, .. } => {
@@ -447,9 +447,9 @@ pub fn refuse_incomparable(plan: &Plan) -> PlanResult<()> {
             let reason = format!(
                 "rows must be compared, but `{}` is {}, whose values cannot be compared",
                 column.name, column.data_type
-            ),
-            "Use its sorted map_entries, or group by it",
-        )),
+            );
+            Err(PlanError::new(condition, reason, fix))
+        }
     }
 }
 

@@ -404,8 +404,8 @@ fn note_clause(token: &Token, begins: bool, in_from: &mut Vec<bool>) {
     }
 }
 
-/// The name of the table or file in `STREAM t` or `STREAM(t)` that starts at token `i`, and the index of the token
-/// after it.
+/// The name of the table or file in `STREAM t` or `STREAM(t)` that starts at token `i`, and the
+/// index of the token after it.
 fn streamed_relation(tokens: &[TokenWithSpan], i: usize) -> Option<(&TokenWithSpan, usize)> {
     match (tokens.get(i + 1).map(|t| &t.token), tokens.get(i + 3).map(|t| &t.token)) {
         (Some(Token::LParen), Some(Token::RParen))

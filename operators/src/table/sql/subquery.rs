@@ -323,9 +323,9 @@ impl<'c> Joining<'c> {
         converted
     }
 
-    /// Converts a condition that contains subqueries, and adds its value to the plan as a hidden
-    /// column. Returns the column.
-    /// If this fails, the plan is as before: it has no joins of the subqueries that could be planned.
+    /// Converts a condition that contains subqueries, adds its value to the plan as a hidden column
+    /// and returns the column. If this fails, the plan is unchanged: subqueries that were already
+    /// joined to it are removed again.
     pub fn condition_column(&self, condition: &ast::Expr) -> PlanResult<Expr> {
         let before = self.plan.borrow().clone();
         let made = self.convert(condition).and_then(|expr| {

@@ -133,7 +133,11 @@ pub(super) fn refuse_in_order(order: &Order) -> PlanResult<()> {
         None => Ok(()),
         Some(key) => Err(PlanError::new(
             "UNSUPPORTED_EXPR_FOR_OPERATOR",
-            format!("`{}` in ORDER BY has a window function", key.expr),
+            format!(
+                "`{}` has a window function, which cannot be a key of ORDER BY, SORT BY, CLUSTER BY \
+                 or DISTRIBUTE BY",
+                key.expr
+            ),
             "Select it under a name, and order by that",
         )
         .at(key.expr.place())),

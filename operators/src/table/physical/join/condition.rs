@@ -158,9 +158,7 @@ impl JoinCondition {
         }
         Self { keys, own, time, rest }
     }
-}
 
-impl JoinCondition {
     /// The column of a side that is the key by which rows expire. `None` if there is no such key,
     /// or if it is computed.
     pub fn time_key(&self, side: JoinSide) -> Option<usize> {

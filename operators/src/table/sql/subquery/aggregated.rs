@@ -1,6 +1,6 @@
-//! Correlated subqueries with aggregates or GROUP BY in EXISTS, IN and LATERAL. The subquery is grouped by
-//! its own keys and by the values that the outer row is compared with, so that the groups of an
-//! outer row can be looked up by a join.
+//! Correlated subqueries with aggregates or GROUP BY in EXISTS, IN and LATERAL. The subquery is
+//! grouped by its own keys and by the values that the outer row is compared with, so that the groups
+//! of an outer row can be looked up by a join.
 
 use super::{Inner, Joining, is_grouped, is_unresolved, plain_select, unshifted};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -39,8 +39,8 @@ fn refuse(what: &str, here: Place) -> PlanError {
 }
 
 impl Joining<'_> {
-    /// Plans the aggregation of an EXISTS, IN or LATERAL subquery. If `selects`, its selected columns are
-    /// those from [`Inner::selected`] on.
+    /// Plans the aggregation of an EXISTS, IN or LATERAL subquery. If `selects`, its selected columns
+    /// are those from [`Inner::selected`] on.
     pub(in crate::table::sql) fn aggregated(
         &self,
         correlated: Correlated,

@@ -173,11 +173,8 @@ fn grouped(
     };
     let keyed = keys.iter().enumerate().map(|(i, (_, key))| (key.clone(), format!("key{i}")));
     let (value, _) = &columns[0];
-    let none = |call| {
-        let value = value_of_no_rows(call, input.width(), semantics);
-        value.map_err(|error| PlanError::new(error.condition, error.reason, error.fix))
-    };
-    let none = calls.iter().map(none).collect::<PlanResult<Vec<_>>>()?;
+    let none = calls.iter().map(|call| value_of_no_rows(call, input.width(), semantics));
+    let none = none.collect::<Result<Vec<_>, _>>()?;
     let default = fold(of_nothing(value.clone(), &none), semantics);
     let is_known = matches!(default.node, Node::Literal(_));
     if !is_known && default.is_foldable() && !default.reads_clock() {
