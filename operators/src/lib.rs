@@ -19,7 +19,7 @@
 //! | `compression` | compressed text, CSV and JSON files; implies `sql` |
 //! | `columnar` | Parquet and ORC files; implies `sql` |
 //! | `kafka` | the Kafka source and sink; implies `sql` |
-//! | `kafka-tls` | TLS, SCRAM and OAUTHBEARER for Kafka, with the OpenSSL of the system; implies `kafka` |
+//! | `kafka-tls` | TLS and SCRAM for Kafka, with the OpenSSL of the system; implies `kafka` |
 //! | `protobuf` | the functions `from_protobuf` and `to_protobuf`; implies `sql` |
 //! | `schema-registry` | `from_avro` and `to_avro` with a schema registry over HTTP; implies `sql` |
 //! | `schema-registry-tls` | the same over https; implies `schema-registry` |

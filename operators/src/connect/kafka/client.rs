@@ -6,6 +6,7 @@ use crate::table::plan::Options;
 use millstream_engine::error::EngineError;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ pub enum Role {
 }
 
 /// The parsed options of a client.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     what: &'static str,
     role: Role,
@@ -28,6 +29,13 @@ pub struct Client {
     options: Options,
     /// Time limit of a request that is not a fetch.
     pub(super) timeout: Duration,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the options, which contain passwords.
+        f.debug_struct("Client").field("role", &self.role).field("servers", &self.servers).finish()
+    }
 }
 
 /// Whether an error is temporary: a broker restarts, or a partition moves to another broker.
@@ -114,7 +122,16 @@ fn login_of_jaas(what: &str, config: &str) -> PlanResult<[String; 2]> {
         let reason = format!("{what}: Kafka option 'sasl.jaas.config' {reason}");
         PlanError::new("UNSUPPORTED_OPTION", reason, fix)
     };
-    let module = config.split_whitespace().next().unwrap_or_default();
+    const FORM: &str = "PlainLoginModule required username=\"…\" password=\"…\";";
+    let next_word = |text: &mut &str| {
+        let trimmed = text.trim_start();
+        let end = trimmed.find(|c: char| c.is_whitespace() || c == ';').unwrap_or(trimmed.len());
+        let (word, rest) = trimmed.split_at(end);
+        *text = rest;
+        word.to_string()
+    };
+    let mut rest = config;
+    let module = next_word(&mut rest);
     let is_known = [".PlainLoginModule", ".ScramLoginModule"].iter().any(|m| module.ends_with(m));
     if !is_known {
         return Err(refused(
@@ -122,56 +139,96 @@ fn login_of_jaas(what: &str, config: &str) -> PlanResult<[String; 2]> {
             "Use the options of librdkafka, such as kafka.sasl.username",
         ));
     }
-    let part = |name: &str| {
-        let (_, rest) = config.split_once(&format!(" {name}=\""))?;
-        let mut value = String::new();
-        let mut letters = rest.chars();
-        while let Some(letter) = letters.next() {
-            match letter {
-                '"' => return Some(value),
-                '\\' => value.push(letters.next()?),
-                letter => value.push(letter),
+    const FLAGS: [&str; 4] = ["required", "requisite", "sufficient", "optional"];
+    let flag = next_word(&mut rest);
+    if !FLAGS.iter().any(|known| known.eq_ignore_ascii_case(&flag)) {
+        return Err(refused("has not the word 'required' after the login module", FORM));
+    }
+    let (mut user, mut password) = (None, None);
+    loop {
+        rest = rest.trim_start();
+        if let Some(after) = rest.strip_prefix(';') {
+            match after.trim().is_empty() {
+                true => break,
+                false => return Err(refused("has text after the final ';'", FORM)),
             }
         }
-        None
-    };
-    match (part("username"), part("password")) {
+        let Some((name, after)) = rest.split_once('=') else {
+            return Err(refused("does not end with ';' after its last value", FORM));
+        };
+        let Some((value, after)) = quoted(after.trim_start()) else {
+            return Err(refused("has a value that is not in double quotes", FORM));
+        };
+        rest = after;
+        match name.trim_end() {
+            "username" => user = Some(value),
+            "password" => password = Some(value),
+            // Without the name: a quote that is missing makes it a part of the password.
+            _ => return Err(refused("has another name than username and password", FORM)),
+        }
+    }
+    match (user, password) {
         (Some(user), Some(password)) => Ok([user, password]),
-        _ => Err(refused(
-            "has no username or no password",
-            "PlainLoginModule required username=\"…\" password=\"…\";",
-        )),
+        _ => Err(refused("has no username or no password", FORM)),
     }
 }
 
-/// Fails for a protocol or a mechanism that the client library was built without.
+/// The text in the double quotes at the beginning, in which `\` escapes a character, and the text
+/// after them.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let mut letters = text.strip_prefix('"')?.chars();
+    let mut value = String::new();
+    loop {
+        match letters.next()? {
+            '"' => return Some((value, letters.as_str())),
+            '\\' => value.push(letters.next()?),
+            letter => value.push(letter),
+        }
+    }
+}
+
+/// Whether the value of an option is a password, a key or a token, or may contain one. Errors do not
+/// show it.
+fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["password", "secret", "jaas", "key.pem", "keystore.key", "token"]
+        .iter()
+        .any(|part| key.contains(part))
+}
+
+/// Fails for a protocol or a mechanism that this program does not have.
 fn refuse_missing_security(what: &str, key: &str, value: &str) -> PlanResult<()> {
     let value = value.trim().to_ascii_uppercase();
-    let needs_tls = match key {
-        "security.protocol" => matches!(value.as_str(), "SSL" | "SASL_SSL"),
-        "sasl.mechanism" | "sasl.mechanisms" => {
-            value.starts_with("SCRAM-") || value == "OAUTHBEARER"
-        }
-        _ => false,
-    };
-    let refused = |reason: &str, fix: &str| {
-        let reason = format!("{what}: Kafka option '{key}' is '{value}': {reason}");
+    let refused = |option: String, reason: &str, fix: &str| {
+        let reason = format!("{what}: Kafka option {option}: {reason}");
         Err(PlanError::new("UNSUPPORTED_OPTION", reason, fix))
     };
-    if needs_tls && !cfg!(feature = "kafka-tls") {
-        return refused(
-            "this program was built without TLS for Kafka",
-            "Build it with the cargo feature `kafka-tls`",
-        );
+    let is_mechanism = matches!(key, "sasl.mechanism" | "sasl.mechanisms");
+    let shown = || format!("'{key}' is '{value}'");
+    if !cfg!(feature = "kafka-tls") {
+        let needs_tls = is_mechanism && value.starts_with("SCRAM-")
+            || key == "security.protocol" && matches!(value.as_str(), "SSL" | "SASL_SSL");
+        // Without the value, which may be a password.
+        let option = match key.starts_with("ssl.") {
+            true => Some(format!("'{key}'")),
+            false => needs_tls.then(shown),
+        };
+        if let Some(option) = option {
+            let reason = "this program was built without TLS for Kafka";
+            return refused(option, reason, "Build it with the cargo feature `kafka-tls`");
+        }
     }
-    if key.starts_with("sasl.mechanism") && value == "GSSAPI" {
-        return refused(
-            "this program was built without Kerberos",
-            "PLAIN, or with the cargo feature `kafka-tls` SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER",
-        );
-    }
-    Ok(())
+    let reason = match value.as_str() {
+        "GSSAPI" => "this program was built without Kerberos",
+        "OAUTHBEARER" => "this program has no way to get a token",
+        _ => return Ok(()),
+    };
+    if is_mechanism { refused(shown(), reason, MECHANISMS) } else { Ok(()) }
 }
+
+/// The mechanisms of SASL.
+const MECHANISMS: &str =
+    "PLAIN, or with the cargo feature `kafka-tls` SCRAM-SHA-256 or SCRAM-SHA-512";
 
 impl Client {
     /// Parses the options for a client. Their names must not have the prefix `kafka.`. Fails
@@ -215,16 +272,39 @@ impl Client {
             PlanError::new(condition, reason, "For example: kafka.bootstrap.servers 'host:9092'")
         })?;
         let client = Self { what, role, servers, options: made, timeout };
+        client.check_mechanism()?;
         client.config().create_native_config().map_err(|error| client.refused(&error))?;
         Ok(client)
     }
 
+    /// Fails for a protocol with SASL that has no mechanism. The default would be Kerberos.
+    fn check_mechanism(&self) -> PlanResult<()> {
+        let protocol = self.option("security.protocol").unwrap_or_default();
+        let has_sasl = protocol.trim().to_ascii_uppercase().starts_with("SASL_");
+        let mechanism = self.option("sasl.mechanism").or_else(|| self.option("sasl.mechanisms"));
+        if !has_sasl || mechanism.is_some() {
+            return Ok(());
+        }
+        let reason = format!(
+            "{}: Kafka option 'security.protocol' is '{protocol}', which needs the option 'sasl.mechanism'; this program was built without Kerberos, its default",
+            self.what
+        );
+        Err(PlanError::new("MISSING_OPTION", reason, MECHANISMS))
+    }
+
     fn refused(&self, error: &KafkaError) -> PlanError {
+        const FIX: &str = "Options after `kafka.` are those of Java's client or of librdkafka";
         let (reason, fix) = match error {
-            KafkaError::ClientConfig(_, reason, key, value) => (
-                format!("{}: Kafka option '{key}' is '{value}': {reason}", self.what),
-                "Options after `kafka.` are those of Java's client or of librdkafka",
-            ),
+            KafkaError::ClientConfig(_, reason, key, value) if is_secret(key) => {
+                let reason = match value.is_empty() {
+                    true => reason.clone(),
+                    false => reason.replace(value.as_str(), "…"),
+                };
+                (format!("{}: Kafka option '{key}': {reason}", self.what), FIX)
+            }
+            KafkaError::ClientConfig(_, reason, key, value) => {
+                (format!("{}: Kafka option '{key}' is '{value}': {reason}", self.what), FIX)
+            }
             other => (format!("{}: {other}", self.what), ""),
         };
         PlanError::new("INVALID_OPTION_VALUE", reason, fix)
@@ -315,15 +395,63 @@ mod tests {
 
     #[test]
     fn a_login_of_java_is_a_user_and_a_password() {
-        let module = "org.apache.kafka.common.security.scram.ScramLoginModule required";
+        let module = "org.apache.kafka.common.security.scram.ScramLoginModule";
         let login = |rest: &str| login_of_jaas("test", &format!("{module}{rest}"));
-        let found = login(r#" username="a b" password="x\"y=;z";"#).unwrap();
+        let found = login(r#" required username="a b" password="x\"y=;z";"#).unwrap();
         assert_eq!(found, ["a b", "x\"y=;z"]);
-        for bad in [" username=\"secret\";", " username=\"secret", ""] {
+        // Java's users write it on several lines.
+        let found = login("\r\n\trequired\n\tusername=\"u\"\n\tpassword = \"p\"\n;\n");
+        assert_eq!(found.unwrap_or_default(), ["u", "p"]);
+        for bad in [
+            "",
+            " required username=\"secret\";",
+            " required username=\"secret",
+            " required username=\"secret\" password=\"secret\"",
+            " required username=\"secret\" password=\"secret\" tokenauth=\"true\";",
+            " required username=\"secret\" password=\"a\"secret=\"b\";",
+            " required username=secret password=\"secret\";",
+            " required username=\"secret\" password=\"secret\"; Other required;",
+            " username=\"secret\" password=\"secret\";",
+        ] {
             let error = login(bad).unwrap_err().to_string();
             assert!(error.contains("UNSUPPORTED_OPTION") && !error.contains("secret"), "{error}");
         }
         let kerberos = "com.sun.security.auth.module.Krb5LoginModule required keyTab=\"k\";";
         assert!(login_of_jaas("test", kerberos).is_err());
+    }
+
+    fn refusal(options: &[(&str, &str)]) -> String {
+        let servers = ("bootstrap.servers", "127.0.0.1:1");
+        let options = [&[servers], options].concat().into_iter();
+        let options = options.map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        Client::read("test", Role::Producer, options).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn a_refused_option_does_not_show_a_password() {
+        for key in ["ssl.truststore.password", "sasl.jaas.secret", "sasl.oauthbearer.tokens"] {
+            let error = refusal(&[(key, "s3cret")]);
+            assert!(error.contains(key) && !error.contains("s3cret"), "{error}");
+        }
+        assert!(refusal(&[("acks", "s3cret")]).contains("'s3cret'"));
+        let options = vec![
+            ("bootstrap.servers".to_string(), "127.0.0.1:1".to_string()),
+            ("sasl.password".to_string(), "s3cret".to_string()),
+        ];
+        let client = Client::read("test", Role::Consumer, options).unwrap();
+        assert!(!format!("{client:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn mechanisms_that_are_missing_are_refused() {
+        for mechanism in ["GSSAPI", "OAUTHBEARER"] {
+            for key in ["sasl.mechanism", "sasl.mechanisms"] {
+                let error = refusal(&[("security.protocol", "SASL_PLAINTEXT"), (key, mechanism)]);
+                let is_named = error.contains("UNSUPPORTED_OPTION");
+                assert!(is_named && error.contains(mechanism), "{error}");
+            }
+        }
+        let error = refusal(&[("security.protocol", "sasl_plaintext")]);
+        assert!(error.contains("MISSING_OPTION") && error.contains("'sasl.mechanism'"), "{error}");
     }
 }
