@@ -15,6 +15,8 @@ use std::time::Duration;
 pub enum Fault {
     /// Answers with a status.
     Status(u16),
+    /// Answers with the status 200, a page instead of JSON, and a value of `Retry-After`.
+    Page(u64),
     /// Closes the connection without an answer.
     Close,
     /// Keeps the connection and sends nothing.
@@ -141,6 +143,7 @@ fn serve(mut stream: TcpStream, shared: &(Mutex<State>, Condvar)) -> std::io::Re
         (Some(_), false) => Some(state.faults.remove(0)),
         (None, _) => None,
     };
+    let mut retry_after = String::new();
     let (status, body) = match fault {
         Some(Fault::Close) => return Ok(()),
         Some(Fault::Silence) => {
@@ -148,13 +151,17 @@ fn serve(mut stream: TcpStream, shared: &(Mutex<State>, Condvar)) -> std::io::Re
             return Ok(());
         }
         Some(Fault::Status(status)) => (status, "{}".to_string()),
+        Some(Fault::Page(seconds)) => {
+            retry_after = format!("Retry-After: {seconds}\r\n");
+            (200, "<html>".to_string())
+        }
         None => state.answers.get(&path).cloned().unwrap_or_else(|| {
             (404, r#"{"error_code": 40403, "message": "Schema not found"}"#.to_string())
         }),
     };
     drop(state);
     let head = format!(
-        "HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status} x\r\n{retry_after}Content-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes())?;

@@ -82,9 +82,37 @@ impl Schemas {
 /// A request that is under way. Several calls may wait for it.
 struct Flight {
     number: u64,
+    began: Instant,
     waiting: usize,
     failures: usize,
+    /// Why the last attempt at each address failed, and the time of the next attempt.
+    retry: Option<(String, Instant)>,
     outcome: Option<Result<Arc<Registered>, Failure>>,
+}
+
+impl Flight {
+    /// A request that one call waits for.
+    fn begun(number: u64) -> Self {
+        let began = Instant::now();
+        Self { number, began, waiting: 1, failures: 0, retry: None, outcome: None }
+    }
+}
+
+/// The thread of a request. If it panics, the request fails, so that no call waits forever.
+struct Landing {
+    registry: Arc<Registry>,
+    request: Request,
+    number: u64,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let address = self.registry.connections.address();
+            let reason = format!("the request to the schema registry at {address} panicked");
+            self.registry.finish(&self.request, self.number, Err(Failure::Unavailable(reason)));
+        }
+    }
 }
 
 impl Registry {
@@ -109,20 +137,31 @@ impl Registry {
 
     /// The schema of an id. The schemas are cached; each is requested once.
     pub fn by_id(self: &Arc<Self>, id: u32) -> Result<Arc<Registered>, Failure> {
-        self.call(Request::Id(id))
+        self.call(Request::Id(id), self.patience())
     }
 
     /// The latest schema of a subject. It is requested with every call.
     pub fn latest(self: &Arc<Self>, subject: &str) -> Result<Arc<Registered>, Failure> {
-        self.call(Request::Latest(subject.to_string()))
+        self.call(Request::Latest(subject.to_string()), self.patience())
+    }
+
+    /// How long a call of this thread waits while the registry does not answer.
+    fn patience(&self) -> Duration {
+        let retry = self.connections.options().retry;
+        if worker::is_worker() { retry } else { retry.min(PLANNING_RETRY_MAX) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Waits for the outcome of a request. Begins it unless it is under way already.
-    fn call(self: &Arc<Self>, request: Request) -> Result<Arc<Registered>, Failure> {
+    /// Waits for the outcome of a request. Begins it unless it is under way already. Once an attempt
+    /// at each address has failed, the call gives up when the next attempt is later than `patience`.
+    fn call(
+        self: &Arc<Self>,
+        request: Request,
+        patience: Duration,
+    ) -> Result<Arc<Registered>, Failure> {
         let mut state = self.lock();
         if let Request::Id(id) = &request
             && let Some(found) = state.schemas.by_id.get(id)
@@ -138,12 +177,14 @@ impl Registry {
             let Some(flight) = state.flights.get_mut(&request) else {
                 return Err(Failure::Canceled("the request was given up".to_string()));
             };
-            let outcome = flight.outcome.clone().or_else(|| {
-                let has_waited = flight.failures > 0 || began.elapsed() > STOP_GRACE;
-                let is_canceled =
-                    worker::check_running().is_err() || has_waited && worker::is_stopping();
-                is_canceled.then(|| Err(self.canceled()))
-            });
+            let outcome = flight.outcome.clone();
+            let outcome =
+                outcome.or_else(|| self.given_up(flight, began, patience)).or_else(|| {
+                    let has_waited = flight.failures > 0 || began.elapsed() > STOP_GRACE;
+                    let is_canceled =
+                        worker::check_running().is_err() || has_waited && worker::is_stopping();
+                    is_canceled.then(|| Err(self.canceled()))
+                });
             if let Some(outcome) = outcome {
                 flight.waiting -= 1;
                 if flight.waiting == 0 {
@@ -165,29 +206,44 @@ impl Registry {
         ))
     }
 
+    /// The error of a call whose time is over; `None` if it waits on.
+    fn given_up(
+        &self,
+        flight: &Flight,
+        began: Instant,
+        patience: Duration,
+    ) -> Option<Result<Arc<Registered>, Failure>> {
+        let (reason, next_attempt) = flight.retry.as_ref()?;
+        let until_next = next_attempt.saturating_duration_since(began);
+        (until_next.max(began.elapsed()) > patience).then(|| {
+            let seconds = flight.began.elapsed().as_secs_f64();
+            Err(Failure::Unavailable(format!(
+                "the schema registry at {} did not answer for {seconds:.1} s: {reason}",
+                self.connections.address()
+            )))
+        })
+    }
+
     /// Begins a request on a thread of its own.
     fn begin(self: &Arc<Self>, state: &mut State, request: &Request) -> Result<(), Failure> {
         let number = state.flights_begun;
-        let retry = self.connections.options().retry;
-        let retry = if worker::is_worker() { retry } else { retry.min(PLANNING_RETRY_MAX) };
-        let (registry, asked) = (self.clone(), request.clone());
+        let landing = Landing { registry: self.clone(), request: request.clone(), number };
         let thread = std::thread::Builder::new()
             .name("schema-registry".to_string())
-            .spawn(move || registry.run(&asked, number, retry));
+            .spawn(move || landing.registry.run(&landing.request, number));
         if let Err(error) = thread {
             let reason = format!("no thread for a request to a schema registry: {error}");
             return Err(Failure::Unavailable(reason));
         }
         state.flights_begun += 1;
-        let flight = Flight { number, waiting: 1, failures: 0, outcome: None };
-        state.flights.insert(request.clone(), flight);
+        state.flights.insert(request.clone(), Flight::begun(number));
         Ok(())
     }
 
     /// Runs in the thread of a request. Sends the request again until the registry has answered it,
-    /// its time is over, or no call waits for it.
-    fn run(&self, request: &Request, number: u64, retry: Duration) {
-        let (began, mut delay) = (Instant::now(), DELAY_MIN);
+    /// or no call waits for it.
+    fn run(&self, request: &Request, number: u64) {
+        let mut delay = DELAY_MIN;
         let addresses = self.connections.options().addresses.len();
         for attempt in 0.. {
             let (reason, wait) = match self.connections.attempt(request, attempt) {
@@ -198,18 +254,10 @@ impl Registry {
                 Err(Attempt::Retry(reason, wait)) => (reason, wait),
             };
             let is_last_address = (attempt + 1) % addresses == 0;
-            let mut pause = Duration::ZERO;
+            let mut pause = None;
             if is_last_address {
-                pause = wait.unwrap_or_default().max(delay);
+                pause = Some((reason, wait.unwrap_or_default().max(delay)));
                 delay = (delay * 2).min(DELAY_MAX);
-            }
-            if is_last_address && began.elapsed() + pause > retry {
-                let seconds = began.elapsed().as_secs_f64();
-                let reason = format!(
-                    "the schema registry at {} did not answer for {seconds:.1} s: {reason}",
-                    self.connections.address()
-                );
-                return self.finish(request, number, Err(Failure::Unavailable(reason)));
             }
             if !self.pause(request, number, pause) {
                 return;
@@ -217,12 +265,20 @@ impl Registry {
         }
     }
 
-    /// Waits before the next attempt. Returns whether calls still wait for the request.
-    fn pause(&self, request: &Request, number: u64, wait: Duration) -> bool {
-        let until = Instant::now() + wait;
+    /// Waits before the next attempt, if the attempts at all addresses failed for the given reason.
+    /// Returns whether calls still wait for the request.
+    fn pause(&self, request: &Request, number: u64, pause: Option<(String, Duration)>) -> bool {
+        let mut until = Instant::now();
         let mut state = self.lock();
         match state.flights.get_mut(request) {
-            Some(flight) if flight.number == number => flight.failures += 1,
+            Some(flight) if flight.number == number => {
+                flight.failures += 1;
+                if let Some((reason, wait)) = pause {
+                    until += wait;
+                    flight.retry = Some((reason, until));
+                    self.changed.notify_all();
+                }
+            }
             _ => return false,
         }
         loop {
@@ -249,5 +305,50 @@ impl Registry {
             flight.outcome = Some(outcome);
         }
         self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::schema_registry::fake::{FakeRegistry, Fault};
+
+    fn client(server: &FakeRegistry) -> Arc<Registry> {
+        let addresses = vec![server.address.clone()];
+        let retry = Duration::from_secs(3600);
+        let options = RegistryOptions { addresses, authorization: None, retry };
+        Registry::shared("test", &options).unwrap()
+    }
+
+    /// A caller of little patience gives up although the request of another one is repeated.
+    #[test]
+    fn each_call_waits_as_long_as_its_own_patience() {
+        let server = FakeRegistry::start();
+        server.register("s", 1, "\"int\"");
+        server.set_down(Some(Fault::Status(500)));
+        let registry = client(&server);
+        std::thread::scope(|scope| {
+            let patient = scope.spawn(|| registry.call(Request::Id(1), Duration::from_secs(3600)));
+            server.wait_for_requests(1);
+            let hasty = registry.call(Request::Id(1), Duration::from_millis(1));
+            assert!(matches!(hasty, Err(Failure::Unavailable(_))), "{hasty:?}");
+            server.set_down(None);
+            assert_eq!(patient.join().unwrap().unwrap().id, 1);
+        });
+    }
+
+    #[test]
+    fn a_request_whose_thread_panics_fails() {
+        let server = FakeRegistry::start();
+        let (registry, request) = (client(&server), Request::Id(7));
+        registry.lock().flights.insert(request.clone(), Flight::begun(5));
+        let landing = Landing { registry: registry.clone(), request: request.clone(), number: 5 };
+        let thread = std::thread::spawn(move || {
+            let _landing = landing;
+            panic!("as a test");
+        });
+        thread.join().unwrap_err();
+        let outcome = registry.call(request, Duration::from_secs(3600));
+        assert!(matches!(outcome, Err(Failure::Unavailable(_))), "{outcome:?}");
     }
 }

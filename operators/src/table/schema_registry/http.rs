@@ -41,8 +41,9 @@ pub enum Attempt {
 pub struct Connections {
     agent: ureq::Agent,
     options: RegistryOptions,
-    /// Whether the address has given a schema. It tells an unknown schema from a wrong address.
-    has_answered: AtomicBool,
+    /// For each address, whether it has answered as a registry does. It tells an outage from a wrong
+    /// address.
+    has_answered: Vec<AtomicBool>,
 }
 
 impl Connections {
@@ -53,7 +54,8 @@ impl Connections {
             .timeout_global(Some(REQUEST_MAX))
             .user_agent("millstream")
             .build();
-        Self { agent: config.into(), options, has_answered: AtomicBool::new(false) }
+        let has_answered = options.addresses.iter().map(|_| AtomicBool::new(false)).collect();
+        Self { agent: config.into(), options, has_answered }
     }
 
     pub fn options(&self) -> &RegistryOptions {
@@ -67,8 +69,7 @@ impl Connections {
 
     /// Makes one attempt. `number` counts the attempts; each takes the next address.
     pub fn attempt(&self, request: &Request, number: usize) -> Result<Registered, Attempt> {
-        let addresses = &self.options.addresses;
-        let address = &addresses[number % addresses.len()];
+        let index = number % self.options.addresses.len();
         let (path, what) = match request {
             Request::Id(id) => (format!("/schemas/ids/{id}"), format!("schema {id}")),
             Request::Latest(subject) => (
@@ -76,7 +77,8 @@ impl Connections {
                 format!("subject '{subject}'"),
             ),
         };
-        let answer = self.get(address, &path, &what)?;
+        let address = &self.options.addresses[index];
+        let answer = self.get(index, &path, &what)?;
         let retry = || Attempt::Retry(format!("{address} gave no schema for {what}"), None);
         let id = match request {
             Request::Id(id) => *id,
@@ -88,15 +90,16 @@ impl Connections {
         let text = answer.get("schema").and_then(Json::as_str).ok_or_else(retry)?.to_string();
         let language = answer.get("schemaType").and_then(Json::as_str).unwrap_or("AVRO");
         let mut references = References { texts: Vec::new(), seen: HashSet::new() };
-        references.collect(self, address, &answer)?;
+        references.collect(self, index, &answer)?;
         // ORDERING: relaxed: the flag carries no other data.
-        self.has_answered.store(true, Ordering::Relaxed);
+        self.has_answered[index].store(true, Ordering::Relaxed);
         let language = language.to_string();
         Ok(Registered { id, language, text, references: references.texts })
     }
 
-    /// Requests a path and parses the response.
-    fn get(&self, address: &str, path: &str, what: &str) -> Result<Json, Attempt> {
+    /// Requests a path of the address with this index, and parses the response.
+    fn get(&self, index: usize, path: &str, what: &str) -> Result<Json, Attempt> {
+        let address = &self.options.addresses[index];
         let mut request = self
             .agent
             .get(format!("{address}{path}"))
@@ -114,7 +117,8 @@ impl Connections {
         };
         let status = response.status().as_u16();
         let wait = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-        let wait = wait.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+        let wait = wait.and_then(|text| text.trim().parse().ok());
+        let wait = wait.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
         let body = response.body_mut().with_config().limit(RESPONSE_BYTES_MAX).read_to_vec();
         let body = match body {
             Ok(body) => body,
@@ -130,9 +134,8 @@ impl Connections {
             (200, Some(json)) => Ok(json),
             // Such as a page of a proxy during maintenance.
             (200, None) => Err(Attempt::Retry(format!("{address} answered no JSON"), wait)),
-            (404, json) => Err(self.not_found(address, what, json.as_ref())),
+            (404, json) => Err(self.not_found(index, what, json.as_ref())),
             (408 | 425 | 429 | 500.., _) => {
-                let wait = wait.map(|wait| wait.min(RETRY_AFTER_MAX));
                 Err(Attempt::Retry(format!("{address} answered with the status {status}"), wait))
             }
             (_, json) => {
@@ -144,19 +147,27 @@ impl Connections {
         }
     }
 
-    /// The outcome of the status 404. A registry says with a code that it has no such schema.
-    /// Without the code, the address may be that of another server.
-    fn not_found(&self, address: &str, what: &str, json: Option<&Json>) -> Attempt {
+    /// The outcome of the status 404. A registry says with a code that it has no such schema. The
+    /// status without the code says nothing about the schema: it comes from another server, such as
+    /// a proxy while the registry restarts, or the address is wrong.
+    fn not_found(&self, index: usize, what: &str, json: Option<&Json>) -> Attempt {
+        let address = &self.options.addresses[index];
+        let has_answered = &self.has_answered[index];
         let code = json.and_then(|json| json.get("error_code")?.as_u64());
+        if code.is_some_and(|code| code.to_string().starts_with("404")) {
+            // ORDERING: relaxed: the flag carries no other data.
+            has_answered.store(true, Ordering::Relaxed);
+            let reason = format!("the schema registry at {address} has no {what}");
+            return Attempt::Failed(Failure::Unknown(reason));
+        }
+        let reason = format!(
+            "{address} answered {what} with the status 404, and not as a schema registry does"
+        );
         // ORDERING: relaxed: the flag carries no other data.
-        let is_registry = code.is_some_and(|code| code.to_string().starts_with("404"))
-            || self.has_answered.load(Ordering::Relaxed);
-        Attempt::Failed(match is_registry {
-            true => Failure::Unknown(format!("the schema registry at {address} has no {what}")),
-            false => Failure::Refused(format!(
-                "{address} answered {what} with the status 404, and not as a schema registry does"
-            )),
-        })
+        match has_answered.load(Ordering::Relaxed) {
+            true => Attempt::Retry(reason, None),
+            false => Attempt::Failed(Failure::Refused(reason)),
+        }
     }
 }
 
@@ -171,9 +182,10 @@ impl References {
     fn collect(
         &mut self,
         connections: &Connections,
-        address: &str,
+        index: usize,
         answer: &Json,
     ) -> Result<(), Attempt> {
+        let address = &connections.options.addresses[index];
         let list = answer.get("references").and_then(Json::as_array);
         for reference in list.into_iter().flatten() {
             let subject = reference.get("subject").and_then(Json::as_str);
@@ -185,12 +197,14 @@ impl References {
                 continue;
             }
             if self.seen.len() > REFERENCES_MAX {
-                let reason = format!("a schema of {address} refers to more than {REFERENCES_MAX}");
+                let reason = format!(
+                    "a schema of {address} refers to more than {REFERENCES_MAX} other schemas"
+                );
                 return Err(Attempt::Failed(Failure::Refused(reason)));
             }
             let path = format!("/subjects/{}/versions/{version}", encoded(subject));
-            let inner = connections.get(address, &path, &format!("subject '{subject}'"))?;
-            self.collect(connections, address, &inner)?;
+            let inner = connections.get(index, &path, &format!("subject '{subject}'"))?;
+            self.collect(connections, index, &inner)?;
             match inner.get("schema").and_then(Json::as_str) {
                 Some(text) => self.texts.push(text.to_string()),
                 None => return Err(Attempt::Retry(format!("{address} gave no schema"), None)),

@@ -14,6 +14,9 @@
 mod client;
 #[cfg(not(feature = "schema-registry"))]
 mod disabled;
+#[cfg(all(test, feature = "schema-registry"))]
+#[path = "../../../tests/registry/mod.rs"]
+pub mod fake;
 #[cfg(feature = "schema-registry")]
 mod http;
 mod options;
