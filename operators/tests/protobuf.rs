@@ -249,6 +249,9 @@ mod with_protobuf {
             ("test.Known", "0A0A08FFFFFFFFFFFFFFFF7F", "a time is out of range"),
             ("old.Old", "", "a field is missing that the schema requires"),
             ("old.Old", "08012063", "a field has another type than in the schema"),
+            ("old.Old", "0801585F", "a number that its enum lacks"),
+            // The same list, packed.
+            ("old.Old", "08015A03015F02", "a number that its enum lacks"),
             ("old.Old", "08014B", "the data ends within a group"),
             ("old.Old", "08014B54", "the end of a group has another number"),
         ];
@@ -421,4 +424,5 @@ mod with_protobuf {
             "0A1108FFFFFFFFFFFFFFFFFF011080CAB5EE01",
         );
     }
+        assert_eq!(written("named_struct('id', NULL)", "old.Old"), "0800");
 }

@@ -9,7 +9,7 @@
 //! of fields of one value is bounded, and the depth of the recursion is that of the type.
 
 use super::shape::{Default, Enum, Field, Shape, Value};
-use super::wire::{Cursor, DecodeError, FIXED32, FIXED64, LENGTH, VARINT, zigzag32, zigzag64};
+use super::wire::{Cursor, DecodeError, FIXED32, FIXED64, LENGTH, VARINT, unzigzag32, unzigzag64};
 use crate::table::expr::cell::Cell;
 use crate::table::row::{Bytes, RowWriter};
 use crate::table::text::utf8;
@@ -17,14 +17,20 @@ use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 use smallvec::SmallVec;
 use std::collections::HashSet;
+use std::io::Write;
 
 /// The maximum number of fields and elements of one decoded message, those of nested messages
 /// included: 128 MiB of slots. Without a limit, a few bytes could be any number of empty messages.
+/// Text that is not a part of the message, such as symbols and defaults, counts with its bytes.
 const SLOTS_MAX: usize = 1 << 24;
 
 /// The maximum number of occurrences of fields in a message and in those that enclose it: 128 MiB.
 /// Most of them may be of one field, whose last value counts.
 const FOUND_MAX: usize = 1 << 23;
+
+/// The maximum size of a message, in bytes, as in other libraries. With [`SLOTS_MAX`] it bounds a row,
+/// whose parts have offsets of 32 bits.
+const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
 
 /// The maximum number of entries of the stack that is kept from one record to the next.
 const STACK_KEPT: usize = 1 << 16;
@@ -72,13 +78,12 @@ impl Found {
 /// other.
 #[derive(Clone, Copy)]
 enum Parts {
-    Empty,
     One(usize, usize),
-    /// The occurrences from this index of [`Stack::found`] on.
+    /// The occurrences from this index of [`Stack::found`] on; `NONE` for an empty message.
     List(u32),
 }
 
-/// A number, or the range of the bytes, and nothing else: the key of a map.
+/// The key of a map entry: a number and no bytes, or 0 and the bytes of a text.
 type Key<'d> = (u64, &'d [u8]);
 
 impl Decoder {
@@ -88,8 +93,8 @@ impl Decoder {
 
     /// Decodes one message.
     pub fn decode<'a>(&mut self, bytes: &[u8], arena: &'a Bump) -> Result<Cell<'a>, DecodeError> {
-        if u32::try_from(bytes.len()).is_err() {
-            return Err(DecodeError { offset: 0, reason: "the message has more than 4 GiB" });
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(DecodeError { offset: 0, reason: "the message has more than 2 GiB" });
         }
         let mut out = BumpVec::with_capacity_in(2 * bytes.len() + 64, arena);
         let mut writer = RowWriter::new(&mut out, self.shape.width);
@@ -124,8 +129,13 @@ impl<'d> Reader<'_, 'd> {
                 self.slots_left = left;
                 Ok(())
             }
-            None => self.failed(0, "the message has too many fields"),
+            None => self.failed(0, "the message has too many fields, or too long values"),
         }
+    }
+
+    /// Charges text that is not a part of the message.
+    fn charge_text(&mut self, bytes: usize) -> Read {
+        self.charge(bytes.div_ceil(size_of::<u64>()))
     }
 
     /// Reads the whole record. A field whose number is known, but whose wire type is another, is an
@@ -172,7 +182,6 @@ impl<'d> Reader<'_, 'd> {
         self.stack.heads.resize(base + shape.fields.len(), empty);
         let mut mismatch = None;
         match parts {
-            Parts::Empty => {}
             Parts::One(start, end) => self.scan_part(shape, base, (start, end), &mut mismatch)?,
             Parts::List(first) => {
                 let mut at = first;
@@ -218,6 +227,13 @@ impl<'d> Reader<'_, 'd> {
                 mismatch.get_or_insert(offset);
                 continue;
             }
+            if let (Some(field), Some(found)) = (field, found)
+                && mismatch.is_none()
+                && found.is_packed
+                && self.lacks_a_symbol(&field.value, found)?
+            {
+                *mismatch = Some(offset);
+            }
             if let Some(oneof) = known.oneof {
                 let others = shape.lookup.oneofs.get(oneof as usize).into_iter().flatten();
                 for other in others.filter(|other| Some(**other) != known.index) {
@@ -230,6 +246,19 @@ impl<'d> Reader<'_, 'd> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a list has a number that its closed enum does not have.
+    fn lacks_a_symbol(&self, value: &Value, found: Found) -> Read<bool> {
+        let Value::Enum(symbols) = value else { return Ok(false) };
+        let (start, end) = found.range();
+        let mut cursor = Cursor::new(self.bytes, start, end);
+        while symbols.is_closed && !cursor.is_at_end() {
+            if !symbols.allows(cursor.varint()? as i32) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn push(&mut self, head: usize, found: Found) -> Read {
@@ -288,6 +317,7 @@ impl<'d> Reader<'_, 'd> {
         match &field.absent {
             None => Ok(()),
             Some(Default::Bytes(bytes)) => {
+                self.charge_text(bytes.len())?;
                 row.bytes(index, bytes);
                 Ok(())
             }
@@ -305,7 +335,7 @@ impl<'d> Reader<'_, 'd> {
     ) -> Read {
         match value {
             Value::Enum(symbols) => self.scalar(value, symbols.first as u64, row, index),
-            value if value.is_message() => self.of_parts(value, Parts::Empty, row, index),
+            value if value.is_message() => self.of_parts(value, Parts::List(NONE), row, index),
             // An empty range for bytes.
             value => self.scalar(value, 0, row, index),
         }
@@ -351,7 +381,6 @@ impl<'d> Reader<'_, 'd> {
                 let mut whole: SmallVec<[u8; 256]> = SmallVec::new();
                 let mut next = match parts {
                     Parts::List(first) => first,
-                    Parts::Empty => NONE,
                     Parts::One(start, end) => {
                         whole.extend_from_slice(&self.bytes[start..end]);
                         NONE
@@ -364,7 +393,10 @@ impl<'d> Reader<'_, 'd> {
                     next = found.next;
                 }
                 match any.convert(&whole) {
-                    Ok(json) => row.bytes(index, &json),
+                    Ok(json) => {
+                        self.charge_text(json.len())?;
+                        row.bytes(index, &json);
+                    }
                     Err(reason) => return self.failed(0, reason),
                 }
                 Ok(())
@@ -388,8 +420,8 @@ impl<'d> Reader<'_, 'd> {
             Value::Int64 | Value::Fixed64 => row.long(index, bits as i64),
             Value::UInt32 => row.long(index, i64::from(bits as u32)),
             Value::UInt64 => row.decimal(index, i128::from(bits)),
-            Value::SInt32 => row.long(index, i64::from(zigzag32(bits))),
-            Value::SInt64 => row.long(index, zigzag64(bits)),
+            Value::SInt32 => row.long(index, i64::from(unzigzag32(bits))),
+            Value::SInt64 => row.long(index, unzigzag64(bits)),
             Value::Float => row.double(index, f64::from(f32::from_bits(bits as u32))),
             Value::Double => row.double(index, f64::from_bits(bits)),
             Value::Bytes => {
@@ -402,12 +434,46 @@ impl<'d> Reader<'_, 'd> {
                 match std::str::from_utf8(bytes) {
                     Ok(_) => row.bytes(index, bytes),
                     Err(_) if *is_strict => return self.failed(start, "a text is not UTF-8"),
-                    Err(_) => row.bytes(index, utf8::decode(bytes).as_bytes()),
+                    Err(_) => {
+                        let text = utf8::decode(bytes);
+                        // A byte that is not valid is replaced by three.
+                        self.charge_text(text.len().saturating_sub(bytes.len()))?;
+                        row.bytes(index, text.as_bytes());
+                    }
                 }
             }
-            Value::Enum(symbols) => symbol(symbols, bits as i32, row, index),
+            Value::Enum(symbols) => return self.symbol(symbols, bits as i32, row, index),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Writes a symbol of an enum. One that is not known is named as by Java's library.
+    fn symbol<B: Bytes>(
+        &mut self,
+        symbols: &Enum,
+        number: i32,
+        row: &mut RowWriter<'_, B>,
+        index: usize,
+    ) -> Read {
+        if symbols.is_int {
+            row.long(index, i64::from(number));
+            return Ok(());
+        }
+        if let Some(symbol) = symbols.symbol(number) {
+            self.charge_text(symbol.len())?;
+            row.bytes(index, symbol.as_bytes());
+            return Ok(());
+        }
+        let mut name: SmallVec<[u8; 64]> = SmallVec::from_slice(symbols.unknown.as_bytes());
+        // "-2147483648" has 11 letters, so writing cannot fail.
+        let mut digits = [0; 11];
+        let mut free = &mut digits[..];
+        drop(write!(free, "{number}"));
+        let unused = free.len();
+        name.extend_from_slice(&digits[..digits.len() - unused]);
+        self.charge_text(name.len())?;
+        row.bytes(index, &name);
         Ok(())
     }
 
@@ -433,12 +499,11 @@ impl<'d> Reader<'_, 'd> {
             _ => {
                 let ends = self.bytes[start..end].iter().filter(|byte| **byte < 0x80).count();
                 return match value {
-                    // Numbers without a symbol are left out.
+                    // In a nested message, numbers without a symbol are left out.
                     Value::Enum(symbols) if symbols.is_closed => {
                         let (mut cursor, mut known) = (Cursor::new(self.bytes, start, end), 0);
                         while !cursor.is_at_end() {
-                            let number = cursor.varint()? as i32;
-                            known += usize::from(symbols.symbols.contains_key(&number));
+                            known += usize::from(symbols.allows(cursor.varint()? as i32));
                         }
                         Ok(known)
                     }
@@ -632,10 +697,10 @@ fn number(value: &Value, cursor: &mut Cursor<'_>) -> Read<u64> {
     }
 }
 
-/// Whether a number is not one that its closed enum lacks.
+/// Whether a number can be a value: a closed enum allows only the numbers of its symbols.
 fn is_known(value: &Value, bits: u64) -> bool {
     match value {
-        Value::Enum(symbols) => !symbols.is_closed || symbols.symbols.contains_key(&(bits as i32)),
+        Value::Enum(symbols) => symbols.allows(bits as i32),
         _ => true,
     }
 }
@@ -647,17 +712,5 @@ fn is_default(value: &Value, bits: u64) -> bool {
         Value::Enum(symbols) => bits as i32 == symbols.first,
         Value::Int32 | Value::UInt32 | Value::SInt32 => bits as u32 == 0,
         _ => bits == 0,
-    }
-}
-
-/// Writes a symbol of an enum. One that is not known is named as by Java's library.
-fn symbol<B: Bytes>(symbols: &Enum, number: i32, row: &mut RowWriter<'_, B>, index: usize) {
-    match symbols.symbols.get(&number) {
-        _ if symbols.is_int => row.long(index, i64::from(number)),
-        Some(symbol) => row.bytes(index, symbol.as_bytes()),
-        None => {
-            let name = format!("UNKNOWN_ENUM_VALUE_{}_{number}", symbols.name);
-            row.bytes(index, name.as_bytes());
-        }
     }
 }

@@ -6,7 +6,8 @@
 use super::descriptor::SchemaError;
 use super::shape::{is_wrapper, seconds_type};
 use super::wire::{
-    FIXED32, FIXED64, GROUP, GROUP_END, LENGTH, VARINT, write_prefixed, write_varint,
+    FIXED32, FIXED64, GROUP, GROUP_END, LENGTH, VARINT, write_prefixed, write_varint, zigzag32,
+    zigzag64,
 };
 use crate::table::expr::cell::{Cell, elements, field};
 use crate::table::types::{DataType, Field as SqlField};
@@ -53,7 +54,7 @@ enum Repetition {
 
 #[derive(Debug)]
 enum Step {
-    /// NULL: nothing is written.
+    /// NULL in a field that is not required: nothing is written.
     Null,
     Bool,
     /// A signed integer as a variable-length integer.
@@ -69,6 +70,11 @@ enum Step {
     Float,
     Double,
     Bytes,
+    /// The number of a symbol.
+    Number {
+        /// The number of the first symbol.
+        first: i32,
+    },
     Symbol {
         numbers: HashMap<String, i32>,
         /// The number of the first symbol.
@@ -180,6 +186,10 @@ fn step(data_type: &DataType, found: &FieldDescriptor) -> Result<Step, SchemaErr
         matches!(data_type, T::Byte | T::Short | T::Int | T::Date | T::YearMonthInterval(..));
     let is_large = matches!(data_type, T::Long | T::DayTimeInterval(..));
     Ok(match (data_type, found.kind()) {
+        (T::Null, kind) if found.is_required() => match default_step(&kind) {
+            Some(step) => step,
+            None => return Err(unfit(data_type, found)),
+        },
         (T::Null, _) => Step::Null,
         (T::Boolean, Kind::Bool) => Step::Bool,
         (_, Kind::Int32) if is_small => Step::Int,
@@ -193,7 +203,7 @@ fn step(data_type: &DataType, found: &FieldDescriptor) -> Result<Step, SchemaErr
         (T::Float, Kind::Float) => Step::Float,
         (T::Double, Kind::Double) => Step::Double,
         (T::String, Kind::String) | (T::Binary, Kind::Bytes) => Step::Bytes,
-        (T::Int, Kind::Enum(_)) => Step::Int,
+        (T::Int, Kind::Enum(symbols)) => Step::Number { first: symbols.default_value().number() },
         (T::String, Kind::Enum(symbols)) => {
             let named = |symbol: EnumValueDescriptor| (symbol.name().to_string(), symbol.number());
             let numbers = symbols.values().map(named).collect();
@@ -223,6 +233,19 @@ fn step(data_type: &DataType, found: &FieldDescriptor) -> Result<Step, SchemaErr
             _ => return Err(unfit(data_type, found)),
         },
         _ => return Err(unfit(data_type, found)),
+    })
+}
+
+/// The step of a required field that is always NULL: it writes the default of the field's type.
+/// `None` for a message, which has no default.
+fn default_step(kind: &Kind) -> Option<Step> {
+    Some(match kind {
+        Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => Step::Fixed32,
+        Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => Step::Fixed64,
+        Kind::String | Kind::Bytes => Step::Bytes,
+        Kind::Enum(symbols) => Step::Number { first: symbols.default_value().number() },
+        Kind::Message(_) => return None,
+        _ => Step::Int,
     })
 }
 
@@ -307,7 +330,9 @@ impl Field {
         }
         self.tag(self.step.wire(), out);
         match &self.step {
-            Step::Symbol { first, .. } => write_varint(i64::from(*first) as u64, out),
+            Step::Symbol { first, .. } | Step::Number { first } => {
+                write_varint(i64::from(*first) as u64, out);
+            }
             Step::Fixed32 | Step::Float => out.extend_from_slice(&[0; 4]),
             Step::Fixed64 | Step::Double => out.extend_from_slice(&[0; 8]),
             Step::Message(_) | Step::Group(_) | Step::Wrapper(_) | Step::Seconds { .. } => {
@@ -358,17 +383,14 @@ impl Field {
         match &self.step {
             Step::Null | Step::Map { .. } => {}
             Step::Bool => out.push(u8::from(value.bool())),
-            Step::Int => write_varint(long as u64, out),
+            Step::Int | Step::Number { .. } => write_varint(long as u64, out),
             Step::UInt32 => write_varint(u64::from(long as u32), out),
             Step::UInt64 => match u64::try_from(value.decimal()) {
                 Ok(value) => write_varint(value, out),
                 Err(_) => return self.refused("is no unsigned number of 64 bits"),
             },
-            Step::SInt32 => {
-                let value = long as i32;
-                write_varint(u64::from(((value << 1) ^ (value >> 31)) as u32), out);
-            }
-            Step::SInt64 => write_varint(((long << 1) ^ (long >> 63)) as u64, out),
+            Step::SInt32 => write_varint(zigzag32(long as i32), out),
+            Step::SInt64 => write_varint(zigzag64(long), out),
             Step::Fixed32 => out.extend_from_slice(&(long as i32).to_le_bytes()),
             Step::Fixed64 => out.extend_from_slice(&long.to_le_bytes()),
             Step::Float => out.extend_from_slice(&(value.double() as f32).to_le_bytes()),

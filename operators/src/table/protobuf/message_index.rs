@@ -1,6 +1,6 @@
 //! The position of a message type in its file, which the header of a schema registry states.
 
-use super::wire::{Cursor, DecodeError, zigzag64};
+use super::wire::{Cursor, DecodeError, unzigzag64};
 use prost_reflect::MessageDescriptor;
 use smallvec::{SmallVec, smallvec};
 
@@ -21,7 +21,7 @@ impl MessageIndex {
     /// Reads the position that follows the id of the schema. Returns it and the bytes after it.
     pub fn split(data: &[u8]) -> Result<(Self, &[u8]), DecodeError> {
         let mut cursor = Cursor::new(data, 0, data.len());
-        let number = |cursor: &mut Cursor<'_>| cursor.varint().map(zigzag64);
+        let number = |cursor: &mut Cursor<'_>| cursor.varint().map(unzigzag64);
         let index = match number(&mut cursor)? {
             // The short form of the first message type.
             0 => smallvec![0],

@@ -2,7 +2,7 @@
 
 use super::any_json::AnyJson;
 use super::descriptor::SchemaError;
-use super::wire::{FIXED32, FIXED64, GROUP, LENGTH, VARINT};
+use super::wire::{FIXED32, FIXED64, GROUP, LENGTH, VARINT, zigzag32, zigzag64};
 use crate::table::types::{DataType, Field as SqlField};
 use prost_reflect::{
     Cardinality, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, Syntax,
@@ -144,14 +144,34 @@ impl Value {
 /// The symbols of an enum.
 #[derive(Debug)]
 pub(super) struct Enum {
-    /// The name without the package, for symbols that are not known.
-    pub name: String,
-    pub symbols: HashMap<i32, Box<str>>,
+    /// The text of a number without a symbol, before the number.
+    pub unknown: Box<str>,
+    /// The symbols by their numbers, in ascending order.
+    symbols: Vec<(i32, Box<str>)>,
     /// The number of the first symbol.
     pub first: i32,
     /// Whether a number without a symbol is an unknown field, as in proto2.
     pub is_closed: bool,
     pub is_int: bool,
+}
+
+impl Enum {
+    /// The symbol of a number.
+    #[inline]
+    pub fn symbol(&self, number: i32) -> Option<&str> {
+        // The numbers of most enums are 0, 1, 2, …
+        let at = match self.symbols.get(number as usize) {
+            Some((found, _)) if *found == number => number as usize,
+            _ => self.symbols.binary_search_by_key(&number, |(number, _)| *number).ok()?,
+        };
+        self.symbols.get(at).map(|(_, symbol)| &**symbol)
+    }
+
+    /// Whether a number can be a value: a closed enum allows only the numbers of its symbols.
+    #[inline]
+    pub fn allows(&self, number: i32) -> bool {
+        !self.is_closed || self.symbol(number).is_some()
+    }
 }
 
 /// What a field number means.
@@ -352,14 +372,16 @@ impl Builder<'_> {
     }
 
     fn symbols(&self, field: &FieldDescriptor, symbols: &EnumDescriptor) -> (Value, DataType) {
-        let mut by_number = HashMap::new();
-        for symbol in symbols.values() {
-            by_number.entry(symbol.number()).or_insert_with(|| symbol.name().into());
-        }
+        let mut by_number: Vec<(i32, Box<str>)> =
+            symbols.values().map(|symbol| (symbol.number(), symbol.name().into())).collect();
+        // Stable: of several symbols with one number, the first one is kept.
+        by_number.sort_by_key(|(number, _)| *number);
+        by_number.dedup_by_key(|(number, _)| *number);
         let is_int = self.options.enums_as_ints;
         let is_old = |syntax| syntax == Syntax::Proto2;
         let symbols = Enum {
-            name: symbols.name().to_string(),
+            // As by Java's library.
+            unknown: format!("UNKNOWN_ENUM_VALUE_{}_", symbols.name()).into(),
             symbols: by_number,
             first: symbols.default_value().number(),
             is_closed: is_old(field.parent_file().syntax())
@@ -445,14 +467,14 @@ impl Builder<'_> {
 /// The bits of a default as they are on the wire.
 fn bits32(field: &FieldDescriptor, value: i32) -> u64 {
     match field.kind() {
-        Kind::Sint32 => u64::from(((value << 1) ^ (value >> 31)) as u32),
+        Kind::Sint32 => zigzag32(value),
         _ => value as u64,
     }
 }
 
 fn bits64(field: &FieldDescriptor, value: i64) -> u64 {
     match field.kind() {
-        Kind::Sint64 => ((value << 1) ^ (value >> 63)) as u64,
+        Kind::Sint64 => zigzag64(value),
         _ => value as u64,
     }
 }

@@ -108,6 +108,79 @@ fn every_case_can_be_decoded() {
     }
 }
 
+/// Required fields of every type, of which the row has NULL.
+#[test]
+fn a_required_field_of_type_void_is_written_as_the_default_of_its_type() {
+    use prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
+    use prost_reflect::prost_types::{FileDescriptorProto, FileDescriptorSet};
+    let field = |(index, r#type): (usize, Type)| prost_reflect::prost_types::FieldDescriptorProto {
+        name: Some(format!("f{index}")),
+        number: Some(index as i32 + 1),
+        label: Some(Label::Required.into()),
+        r#type: Some(r#type.into()),
+        type_name: matches!(r#type, Type::Enum).then(|| "Size".to_string()),
+        ..Default::default()
+    };
+    let types = [
+        Type::Int32,
+        Type::Sint64,
+        Type::Bool,
+        Type::Fixed32,
+        Type::Double,
+        Type::String,
+        Type::Enum,
+    ];
+    let value =
+        |(name, number): (&str, i32)| prost_reflect::prost_types::EnumValueDescriptorProto {
+            name: Some(name.to_string()),
+            number: Some(number),
+            ..Default::default()
+        };
+    let set = FileDescriptorSet {
+        file: vec![FileDescriptorProto {
+            name: Some("f".to_string()),
+            message_type: vec![prost_reflect::prost_types::DescriptorProto {
+                name: Some("M".to_string()),
+                field: types.into_iter().enumerate().map(field).collect(),
+                ..Default::default()
+            }],
+            enum_type: vec![prost_reflect::prost_types::EnumDescriptorProto {
+                name: Some("Size".to_string()),
+                value: [("LARGE", 2), ("SMALL", 1)].into_iter().map(value).collect(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+    };
+    let set = prost_reflect::DescriptorPool::from_file_descriptor_set(set).unwrap().encode_to_vec();
+    let message = message_type(&set, "M").unwrap();
+    let typed = |data_types: Vec<DataType>| {
+        let fields: Vec<_> = data_types
+            .into_iter()
+            .enumerate()
+            .map(|(index, data_type)| {
+                crate::table::types::Field::new(format!("f{index}"), data_type, true)
+            })
+            .collect();
+        let arena = Bump::new();
+        let mut out = bumpalo::collections::Vec::new_in(&arena);
+        crate::table::row::RowWriter::new(&mut out, fields.len());
+        let mut written = Vec::new();
+        let encoder = Encoder::new(&fields, &message).unwrap();
+        encoder.encode(Cell::Bytes(&out), &mut written).unwrap();
+        written
+    };
+    use DataType as T;
+    let own = vec![T::Int, T::Long, T::Boolean, T::Int, T::Double, T::String, T::Int];
+    let expected = [
+        &[0x08, 0, 0x10, 0, 0x18, 0, 0x25, 0, 0, 0, 0, 0x29, 0, 0, 0, 0, 0, 0, 0, 0][..],
+        &[0x32, 0, 0x38, 2],
+    ]
+    .concat();
+    assert_eq!(typed(own), expected);
+    assert_eq!(typed(vec![T::Null; 7]), expected);
+}
+
 #[test]
 fn few_bytes_do_not_take_much_memory() {
     let decode = |name: &str, part: &[u8], count: usize| {
@@ -120,6 +193,17 @@ fn few_bytes_do_not_take_much_memory() {
     assert_eq!(decode("test.Wide", &[0x0A, 0], 20_000).0, Ok(()));
     // So many numbers of one field, of which the last one counts.
     assert_eq!(decode("test.Scalars", &[0x10, 5], 100_000).0, Ok(()));
+    // So many symbols, of a byte each.
+    let paints = |count: usize, symbol: u8| {
+        let mut part = vec![0x6A];
+        wire::write_varint(count as u64, &mut part);
+        part.resize(part.len() + count, symbol);
+        part
+    };
+    assert_eq!(decode("test.Nested", &paints(100_000, 99), 1).0, Ok(()));
+    let (decoded, bytes) = decode("test.Nested", &paints(4_000_000, 99), 1);
+    assert!(decoded.unwrap_err().contains("or too long values"));
+    assert!(bytes < 1 << 29, "{bytes}");
     for (decoded, bytes) in
         [decode("test.Wide", &[0x0A, 0], 900_000), decode("test.Scalars", &[0x10, 5], 9_000_000)]
     {

@@ -1,5 +1,6 @@
 //! The wire format: tags, variable-length integers, and skipping of fields that are not known.
 
+use smallvec::{SmallVec, smallvec};
 use std::fmt;
 
 /// The maximum depth of groups that are skipped.
@@ -119,7 +120,7 @@ impl<'d> Cursor<'d> {
     /// Advances past a group whose start tag was read. Returns the range between its tags.
     pub fn group(&mut self, number: u32) -> Result<(usize, usize), DecodeError> {
         let start = self.at;
-        let mut open = vec![number];
+        let mut open: SmallVec<[u32; 8]> = smallvec![number];
         loop {
             let before = self.at;
             if self.is_at_end() {
@@ -175,11 +176,19 @@ pub fn write_prefixed<E>(
     Ok(())
 }
 
-pub fn zigzag32(value: u64) -> i32 {
+pub fn unzigzag32(value: u64) -> i32 {
     let value = value as u32;
     (value >> 1) as i32 ^ -((value & 1) as i32)
 }
 
-pub fn zigzag64(value: u64) -> i64 {
+pub fn zigzag32(value: i32) -> u64 {
+    u64::from(((value << 1) ^ (value >> 31)) as u32)
+}
+
+pub fn zigzag64(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+pub fn unzigzag64(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
