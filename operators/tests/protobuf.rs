@@ -302,6 +302,8 @@ mod with_protobuf {
     fn message_types_and_options_are_checked() {
         let path = descriptors("test");
         let cases = [
+            // A device without an end.
+            ("'test.Scalars', '/dev/zero'".to_string(), "PROTOBUF_DESCRIPTOR_FILE_NOT_FOUND"),
             ("'test.Scalars', '/no/such/file'".to_string(), "PROTOBUF_DESCRIPTOR_FILE_NOT_FOUND"),
             (format!("'test.Nothing', '{path}'"), "PROTOBUF_MESSAGE_NOT_FOUND"),
             (format!("'test.Person', '{path}'"), "RECURSIVE_PROTOBUF_SCHEMA"),
@@ -337,6 +339,13 @@ mod with_protobuf {
         for (args, condition) in cases {
             let error = error(&Session::new(), &format!("SELECT from_protobuf(X'', {args})"));
             assert!(error.contains(condition), "{args}: {error}");
+        }
+        for option in ["schema.registry.header", "columnNameOfError"] {
+            let sql = format!(
+                "SELECT to_protobuf(named_struct('x', 1), 'Point', '{path}', map('{option}', 'true'))"
+            );
+            let error = error(&Session::new(), &sql);
+            assert!(error.contains("NOT_YET_SUPPORTED") && error.contains(option), "{error}");
         }
         let short = format!("SELECT from_protobuf(X'', 'Point', '{path}')");
         assert_eq!(
@@ -415,6 +424,7 @@ mod with_protobuf {
         };
         assert_eq!(written("named_struct('Y', 2, 'X', 1)", "test.Point"), "10020801");
         assert_eq!(written("named_struct('id', CAST(NULL AS INT))", "old.Old"), "0800");
+        assert_eq!(written("named_struct('id', NULL)", "old.Old"), "0800");
         assert_eq!(written("named_struct('x', 0, 'y', NULL)", "test.Point"), "");
         let long =
             written(&format!("named_struct('string', '{}')", "a".repeat(300)), "test.Scalars");
@@ -424,5 +434,4 @@ mod with_protobuf {
             "0A1108FFFFFFFFFFFFFFFFFF011080CAB5EE01",
         );
     }
-        assert_eq!(written("named_struct('id', NULL)", "old.Old"), "0800");
 }

@@ -271,8 +271,13 @@ mod with_registry {
             registry.address,
         );
         assert_eq!(rows(&Session::new(), &sql).unwrap(), [[text("0000000002060278")]]);
-        let error = error(&Session::new(), &sql.replace("3L", "'y'"));
-        assert!(error.contains("INVALID_SCHEMA"), "{error}");
+        let refused = error(&Session::new(), &sql.replace("3L", "'y'"));
+        assert!(refused.contains("INVALID_SCHEMA"), "{refused}");
+        for option in ["mode", "columnNameOfError", "avroSchema"] {
+            let sql = sql.replace("'))", &format!("', map('{option}', 'PERMISSIVE')))"));
+            let error = error(&Session::new(), &sql);
+            assert!(error.contains("NOT_YET_SUPPORTED") && error.contains(option), "{error}");
+        }
     }
 
     #[test]

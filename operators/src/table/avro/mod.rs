@@ -19,7 +19,7 @@ mod sql_type;
 #[cfg(test)]
 mod tests;
 
-pub use decode::Decoder;
+pub use decode::{DecodeError, Decoder};
 pub use encode::{EncodeError, Encoder};
 pub use schema::{Schema, SchemaError};
 pub use sql_type::{schema_of, sql_type};

@@ -31,6 +31,8 @@ mod printf;
 mod properties;
 mod protobuf;
 mod random;
+mod record_encoding;
+mod record_options;
 mod regexp;
 mod registry;
 mod rounding;

@@ -3,21 +3,26 @@
 mod reading;
 mod registered_decoders;
 
-use super::bad_record::all_null;
 use super::json::write_schema;
+use super::record_encoding::compile_encoding;
+use super::record_options::Options;
 use super::registry::{Call, Function, Typed, called, cells, expect, made, unexpected};
-use crate::table::avro::{Decoder, EncodeError, Encoder, Schema, schema_of};
+use crate::table::avro::{DecodeError, Decoder, EncodeError, Encoder, Schema, schema_of};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells};
 use crate::table::expr::{Node, Resolved};
-use crate::table::schema_registry::Header;
+use crate::table::schema_registry::{Failure, OPTIONS as REGISTRY_OPTIONS};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use bumpalo::Bump;
-use reading::{Options, Reading, Writer, looked_up, parse_registered, parsed, unusable};
+use reading::{
+    CORRECT_THE_SCHEMA, OPTIONS, REGISTRY_FAILED, Reading, WRITER_OPTIONS, Writer, looked_up,
+    parse_registered, parsed, resolve_registry, unusable,
+};
 use registered_decoders::{NoDecoder, RegisteredDecoders};
 use std::cell::RefCell;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use DataType as T;
@@ -60,7 +65,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
 ];
 
 fn from_avro(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
-    reading::resolve_registry(name, &mut args)?;
+    resolve_registry(name, &mut args, &OPTIONS)?;
     let found = Reading::of(name, &args[1], args.get(2))?;
     if let Writer::Given(writer) = &found.writer {
         Decoder::new(writer, &found.reader).map_err(|error| unusable(name, &error))?;
@@ -79,18 +84,23 @@ enum Decoders {
 }
 
 impl Decoders {
-    /// Decodes a record. The inner error is the reason why the record is bad; the outer one ends the
+    /// Decodes a record. For a bad one, `bad` makes the result from the reason. The error ends the
     /// query.
     fn decode<'a>(
         &self,
         bytes: &[u8],
         arena: &'a Bump,
-    ) -> Result<Result<Cell<'a>, String>, Box<EvalError>> {
+        bad: impl Fn(&dyn Display) -> Result<Cell<'a>, Box<EvalError>>,
+    ) -> Result<Cell<'a>, Box<EvalError>> {
+        let or_bad = |decoded: Result<Cell<'a>, DecodeError>| match decoded {
+            Ok(value) => Ok(value),
+            Err(error) => bad(&error),
+        };
         match self {
-            Self::One(decoder) => Ok(decoder.decode(bytes, arena).map_err(|e| e.to_string())),
+            Self::One(decoder) => or_bad(decoder.decode(bytes, arena)),
             Self::Registered(decoders) => match decoders.borrow_mut().of(bytes) {
-                Ok((decoder, data)) => Ok(decoder.decode(data, arena).map_err(|e| e.to_string())),
-                Err(NoDecoder::BadRecord(reason)) => Ok(Err(reason.to_string())),
+                Ok((decoder, data)) => or_bad(decoder.decode(data, arena)),
+                Err(NoDecoder::BadRecord(reason)) => bad(&reason),
                 Err(NoDecoder::Fatal(error)) => Err(error),
             },
         }
@@ -100,9 +110,22 @@ impl Decoders {
 /// An expression that fails for every record. A schema of the registry that was there when the call
 /// was resolved may be gone from the cache, and the registry with it.
 fn compile_failure(error: PlanError, call: &Call) -> Compiled {
-    from_cells(call.to.physical(), move |_| {
-        failed("SCHEMA_REGISTRY_FAILED", error.reason.clone(), "Restart the query")
-    })
+    let (condition, fix) = condition_and_fix(&error);
+    from_cells(call.to.physical(), move |_| failed(condition, error.reason.clone(), fix))
+}
+
+/// The condition and the fix of an error of resolution, which are those of a [`Failure`] or of a
+/// schema.
+fn condition_and_fix(error: &PlanError) -> (&'static str, &'static str) {
+    let failures = [Failure::Unknown, Failure::Unavailable, Failure::Refused, Failure::Canceled];
+    let known = failures.map(|failure| {
+        let failure = failure(String::new());
+        (failure.condition().unwrap_or(REGISTRY_FAILED), failure.fix())
+    });
+    let known = known.into_iter().chain([("INVALID_SCHEMA", CORRECT_THE_SCHEMA)]);
+    let mut same =
+        known.filter(|(condition, fix)| (*condition, *fix) == (&error.condition, &error.fix));
+    same.next().unwrap_or((REGISTRY_FAILED, "Restart the query"))
 }
 
 fn compile_from_avro(args: Vec<Compiled>, call: Call) -> Compiled {
@@ -110,14 +133,15 @@ fn compile_from_avro(args: Vec<Compiled>, call: Call) -> Compiled {
         Ok(found) => found,
         Err(error) => return compile_failure(error, &call),
     };
-    let has_error_column = found.has_error_column;
+    let bad_records = found.bad_records;
+    let extra_fields = bad_records.has_error_column.into();
     let decoders = match found.writer {
         Writer::Given(writer) => match Decoder::new(&writer, &found.reader) {
-            Ok(decoder) => Decoders::One(decoder.with_extra_fields(has_error_column.into())),
+            Ok(decoder) => Decoders::One(decoder.with_extra_fields(extra_fields)),
             Err(error) => return compile_failure(unusable(call.name, &error), &call),
         },
         Writer::Registered { registry, restarts_for } => Decoders::Registered(RefCell::new(
-            RegisteredDecoders::new(registry, found.reader, restarts_for, has_error_column.into()),
+            RegisteredDecoders::new(registry, found.reader, restarts_for, extra_fields),
         )),
     };
     let width = match &found.data_type {
@@ -128,25 +152,16 @@ fn compile_from_avro(args: Vec<Compiled>, call: Call) -> Compiled {
     let binary = binary.bytes();
     from_cells(call.to.physical(), move |cx| {
         let Some(bytes) = binary(cx)? else { return Ok(Cell::Null) };
-        match decoders.decode(bytes, cx.arena)? {
-            Ok(value) => Ok(value),
-            Err(error) if found.is_fail_fast => failed(
-                "MALFORMED_AVRO_MESSAGE",
-                format!("a message of {} bytes is not of its schema: {error}", bytes.len()),
-                "Use the mode PERMISSIVE to get NULL instead",
-            ),
-            Err(error) => {
-                let reason = has_error_column.then_some(error.as_str());
-                Ok(width.map_or(Cell::Null, |width| all_null(width, reason, cx.arena)))
-            }
-        }
+        decoders.decode(bytes, cx.arena, |reason| {
+            bad_records.result("MALFORMED_AVRO_MESSAGE", bytes.len(), reason, width, cx.arena)
+        })
     })
 }
 
 /// The schema of `to_avro`'s output, and its id if the output has a header. It is that of the
 /// registry or of the argument. Without both it is the schema that Spark derives from the type.
 fn written_schema(name: &str, args: &[Resolved]) -> PlanResult<(Arc<Schema>, Option<u32>)> {
-    let options = Options::read(name, args.get(2), &reading::OPTIONS)?;
+    let options = Options::read(name, args.get(2), &[&WRITER_OPTIONS, &REGISTRY_OPTIONS])?;
     if let Some((_, found)) = looked_up(name, &options)? {
         let schema = parse_registered(&found).map_err(|error| unusable(name, &error))?;
         return Ok((schema, Some(found.id)));
@@ -161,7 +176,7 @@ fn written_schema(name: &str, args: &[Resolved]) -> PlanResult<(Arc<Schema>, Opt
 }
 
 fn to_avro(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
-    reading::resolve_registry(name, &mut args)?;
+    resolve_registry(name, &mut args, &WRITER_OPTIONS)?;
     let (schema, id) = written_schema(name, &args)?;
     if args.len() > 2 && id.is_none() {
         return Err(PlanError::new(
@@ -184,29 +199,34 @@ fn compile_to_avro(args: Vec<Compiled>, call: Call) -> Compiled {
         Ok(found) => found,
         Err(error) => return compile_failure(error, &call),
     };
-    let Some(value) = args.into_iter().next() else { unreachable!("counted") };
-    let value = value.cells();
-    let scratch = RefCell::new(Vec::new());
-    from_cells(T::Binary.physical(), move |cx| {
-        let value = value(cx)?;
-        if value.is_null() {
-            return Ok(Cell::Null);
-        }
-        let mut out = scratch.borrow_mut();
-        out.clear();
-        if let Some(id) = id {
-            Header::write(id, &mut out);
-        }
-        match encoder.encode(value, &mut out) {
-            Ok(()) => Ok(Cell::Bytes(cx.arena.alloc_slice_copy(&out))),
-            Err(error) => failed(
+    compile_encoding(args, id, move |value, out| {
+        encoder.encode(value, out).or_else(|error| {
+            failed(
                 match error {
                     EncodeError::Null => "AVRO_CANNOT_WRITE_NULL_FIELD",
                     EncodeError::Unfit(_) => "AVRO_INCOMPATIBLE_WRITE",
                 },
                 format!("a value does not fit the Avro schema: {error}"),
                 "Correct the value or the schema",
-            ),
-        }
+            )
+        })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_compilation_keeps_its_condition_and_fix() {
+        let failures =
+            [Failure::Unknown, Failure::Unavailable, Failure::Refused, Failure::Canceled];
+        let failures =
+            failures.map(|failure| reading::refused("f", &failure("reason".to_string())));
+        let schema = crate::table::avro::Schema::parse("nothing").expect_err("no schema");
+        for error in failures.into_iter().chain([unusable("f", &schema)]) {
+            let (condition, fix) = condition_and_fix(&error);
+            assert_eq!((condition, fix), (error.condition.as_str(), error.fix.as_str()));
+        }
+    }
 }

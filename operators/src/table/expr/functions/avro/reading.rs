@@ -3,8 +3,8 @@
 
 use crate::table::avro::{Schema, SchemaError, sql_type};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::functions::bad_record::{ERROR_COLUMN, add_error_column, all_nullable};
-use crate::table::expr::functions::json::{check_mode, options_of};
+use crate::table::expr::functions::bad_record::{BadRecords, ERROR_COLUMN};
+use crate::table::expr::functions::record_options::Options;
 use crate::table::expr::functions::registry::{constant_text, unexpected};
 use crate::table::expr::{Node, Resolved};
 use crate::table::schema_registry::{
@@ -40,42 +40,8 @@ pub const OPTIONS: [&str; 12] = [
     "positionalFieldMatching",
 ];
 
-/// The options of a call, by their names in any case.
-pub struct Options(Vec<(String, String)>);
-
-impl Options {
-    /// Reads the constant map of a call. Fails for a name that is neither in `known` nor one of the
-    /// registry's.
-    pub fn read(name: &str, arg: Option<&Resolved>, known: &[&str]) -> PlanResult<Self> {
-        let options = options_of(arg)?;
-        let is_known = |key: &str| {
-            known.iter().chain(&REGISTRY_OPTIONS).any(|known| known.eq_ignore_ascii_case(key))
-        };
-        match options.iter().find(|(key, _)| !is_known(key)) {
-            Some((key, _)) => {
-                Err(PlanError::not_yet(format_args!("the option '{key}' of `{name}`")))
-            }
-            None => Ok(Self(options)),
-        }
-    }
-
-    pub fn get(&self, wanted: &str) -> Option<&str> {
-        let found = self.0.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(wanted));
-        found.map(|(_, value)| value.as_str())
-    }
-
-    fn push(&mut self, key: &str, value: String) {
-        self.0.push((key.to_string(), value));
-    }
-
-    /// The options as a constant map.
-    fn literal(self) -> Resolved {
-        let entries = self.0.into_iter();
-        let entries = entries.map(|(key, value)| (Value::String(key), Value::String(value)));
-        let data_type = T::Map(Box::new(T::String), Box::new(T::String));
-        Resolved::literal(Value::Map(entries.collect()), data_type)
-    }
-}
+/// The option names of `to_avro` beside those of the registry.
+pub const WRITER_OPTIONS: [&str; 1] = [SCHEMA_ID];
 
 /// The schemas that the data was written with.
 pub enum Writer {
@@ -95,14 +61,14 @@ pub struct Reading {
     pub reader: Arc<Schema>,
     /// The SQL type of the result.
     pub data_type: DataType,
-    pub is_fail_fast: bool,
-    /// Whether the last field of the result is the reason why the record could not be read.
-    pub has_error_column: bool,
+    pub bad_records: BadRecords,
 }
 
 /// Replaces the arguments `'subject', 'address'` of `from_avro` and `to_avro` by options, and looks
-/// up the schema of a subject. The arguments of a call without a registry stay as they are.
-pub fn resolve_registry(name: &str, args: &mut Vec<Resolved>) -> PlanResult<()> {
+/// up the schema of a subject. The arguments of a call without a registry stay as they are. `known`
+/// has the option names of the function.
+pub fn resolve_registry(name: &str, args: &mut Vec<Resolved>, known: &[&str]) -> PlanResult<()> {
+    let known = &[known, &REGISTRY_OPTIONS];
     let mut subject = None;
     let mut options = match args.get(2) {
         Some(third) if third.data_type == T::String => {
@@ -110,7 +76,7 @@ pub fn resolve_registry(name: &str, args: &mut Vec<Resolved>) -> PlanResult<()> 
                 Some(text) => Ok(text),
                 None => Err(unexpected(name, "a constant text", &args[index])),
             };
-            let mut options = Options::read(name, args.get(3), &OPTIONS)?;
+            let mut options = Options::read(name, args.get(3), known)?;
             options.push(ADDRESS, text(2)?);
             options.push(SUBJECT, text(1)?);
             subject = Some(text(1)?);
@@ -119,7 +85,7 @@ pub fn resolve_registry(name: &str, args: &mut Vec<Resolved>) -> PlanResult<()> 
         Some(_) if args.len() > 3 => {
             return Err(unexpected(name, "the address of a schema registry", &args[2]));
         }
-        third => Options::read(name, third, &OPTIONS)?,
+        third => Options::read(name, third, known)?,
     };
     let is_without_schema = args.get(1).is_none_or(is_null);
     if subject.is_none() && is_without_schema && options.get("avroSchema").is_none() {
@@ -149,7 +115,7 @@ fn is_null(arg: &Resolved) -> bool {
 }
 
 /// Whether a newer schema of the subject ends the query.
-fn is_restarting(name: &str, options: &Options) -> PlanResult<bool> {
+fn is_restarting(name: &str, options: &Options<'_>) -> PlanResult<bool> {
     match options.get(EVOLUTION) {
         None => Ok(false),
         Some(mode) if mode.eq_ignore_ascii_case("none") => Ok(false),
@@ -168,7 +134,7 @@ fn is_restarting(name: &str, options: &Options) -> PlanResult<bool> {
 /// subject.
 pub fn looked_up(
     name: &str,
-    options: &Options,
+    options: &Options<'_>,
 ) -> PlanResult<Option<(Arc<Registry>, Arc<Registered>)>> {
     let settings = RegistryOptions::read(name, |key| options.get(key))?;
     let id = options.get(SCHEMA_ID).and_then(|id| id.parse().ok());
@@ -187,22 +153,22 @@ pub fn parse_registered(found: &Registered) -> Result<Arc<Schema>, SchemaError> 
     Schema::parse_referring(&found.text, &found.references)
 }
 
+/// The condition of a schema that the registry does not have, when no record is to blame.
+pub const REGISTRY_FAILED: &str = "SCHEMA_REGISTRY_FAILED";
+
 #[cold]
-fn refused(name: &str, failure: &Failure) -> PlanError {
-    let condition = failure.condition().unwrap_or("SCHEMA_REGISTRY_FAILED");
+pub fn refused(name: &str, failure: &Failure) -> PlanError {
+    let condition = failure.condition().unwrap_or(REGISTRY_FAILED);
     PlanError::new(condition, format!("`{name}`: {}", failure.reason()), failure.fix())
 }
 
 impl Reading {
     /// Parses the arguments after the data.
     pub fn of(name: &str, schema: &Resolved, options: Option<&Resolved>) -> PlanResult<Self> {
-        let options = Options::read(name, options, &OPTIONS)?;
+        let options = Options::read(name, options, &[&OPTIONS, &REGISTRY_OPTIONS])?;
         if options.get("avroSchemaUrl").is_some() {
             return Err(PlanError::not_yet(format_args!("the option 'avroSchemaUrl' of `{name}`")));
         }
-        let mode = options.get("mode");
-        check_mode(name, mode)?;
-        let is_fail_fast = mode.is_none_or(|mode| !mode.eq_ignore_ascii_case("PERMISSIVE"));
         let wanted = options.get("avroSchema").map(Schema::parse).transpose();
         let wanted = wanted.map_err(|error| unusable(name, &error))?;
         let (writer, reader) = match RegistryOptions::read(name, |key| options.get(key))? {
@@ -213,17 +179,8 @@ impl Reading {
             }
         };
         let mut data_type = sql_type(&reader).map_err(|error| unusable(name, &error))?.data_type;
-        if !is_fail_fast {
-            all_nullable(&mut data_type);
-        }
-        let has_error_column = match options.get(ERROR_COLUMN) {
-            Some(column) => {
-                add_error_column(name, column, is_fail_fast, &mut data_type)?;
-                true
-            }
-            None => false,
-        };
-        Ok(Self { writer, reader, data_type, is_fail_fast, has_error_column })
+        let bad_records = BadRecords::read(&options, &mut data_type)?;
+        Ok(Self { writer, reader, data_type, bad_records })
     }
 }
 
@@ -232,7 +189,7 @@ impl Reading {
 fn registered(
     name: &str,
     schema: &Resolved,
-    options: &Options,
+    options: &Options<'_>,
     settings: &RegistryOptions,
     wanted: Option<Arc<Schema>>,
 ) -> PlanResult<(Writer, Arc<Schema>)> {
@@ -264,7 +221,10 @@ pub fn parsed(name: &str, arg: &Resolved) -> PlanResult<Arc<Schema>> {
     Schema::parse(&text).map_err(|error| unusable(name, &error))
 }
 
+/// The fix for a schema that is not usable.
+pub const CORRECT_THE_SCHEMA: &str = "Correct the Avro schema";
+
 #[cold]
 pub fn unusable(name: &str, error: &SchemaError) -> PlanError {
-    PlanError::new("INVALID_SCHEMA", format!("`{name}`: {error}"), "Correct the Avro schema")
+    PlanError::new("INVALID_SCHEMA", format!("`{name}`: {error}"), CORRECT_THE_SCHEMA)
 }

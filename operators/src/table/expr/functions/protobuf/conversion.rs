@@ -1,16 +1,18 @@
 //! Resolution and compilation of `from_protobuf` and `to_protobuf`.
 
-use super::options::{Options, Reading, message_of, resolve_descriptors, unusable};
+use super::options::{Reading, SPARK_OPTIONS, message_of, resolve_descriptors, unusable};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, failed, from_cells};
-use crate::table::expr::functions::bad_record::all_null;
+use crate::table::expr::functions::record_encoding::compile_encoding;
+use crate::table::expr::functions::record_options::Options;
 use crate::table::expr::functions::registry::{Call, Typed, expect, unexpected};
 use crate::table::protobuf::{Decoder, Encoder, MessageIndex};
 use crate::table::schema_registry::Header;
 use crate::table::types::DataType;
 use std::cell::RefCell;
+use std::fmt::Display;
 
 use DataType as T;
 
@@ -31,38 +33,31 @@ pub fn compile_from_protobuf(args: Vec<Compiled>, call: Call) -> Compiled {
     let Some(binary) = args.into_iter().next() else { unreachable!("counted") };
     let (binary, header, width) = (binary.bytes(), found.header, found.shape.width());
     let decoder = RefCell::new(Decoder::new(found.shape));
+    let bad_records = found.bad_records;
     from_cells(call.to.physical(), move |cx| {
         let Some(bytes) = binary(cx)? else { return Ok(Cell::Null) };
-        let message = match &header {
-            Some(index) => after_header(bytes, index),
-            None => Ok(bytes),
+        let bad = |reason: &dyn Display| {
+            let condition = "MALFORMED_PROTOBUF_MESSAGE";
+            bad_records.result(condition, bytes.len(), reason, Some(width), cx.arena)
         };
-        let mut decoder = decoder.borrow_mut();
-        let decoded = message.and_then(|message| {
-            decoder.decode(message, cx.arena).map_err(|error| error.to_string())
-        });
-        match decoded {
+        let message = match header.as_ref().map_or(Ok(bytes), |index| after_header(bytes, index)) {
+            Ok(message) => message,
+            Err(reason) => return bad(&reason),
+        };
+        match decoder.borrow_mut().decode(message, cx.arena) {
             Ok(value) => Ok(value),
-            Err(error) if found.is_fail_fast => failed(
-                "MALFORMED_PROTOBUF_MESSAGE",
-                format!("a message of {} bytes is not of its type: {error}", bytes.len()),
-                "Use the mode PERMISSIVE to get NULL instead",
-            ),
-            Err(error) => {
-                let reason = found.has_error_column.then_some(error.as_str());
-                Ok(all_null(width, reason, cx.arena))
-            }
+            Err(error) => bad(&error),
         }
     })
 }
 
 /// The message after the header of a schema registry. Fails if it is of another type.
-fn after_header<'d>(bytes: &'d [u8], wanted: &MessageIndex) -> Result<&'d [u8], String> {
+fn after_header<'d>(bytes: &'d [u8], wanted: &MessageIndex) -> Result<&'d [u8], &'static str> {
     let (_, rest) = Header::split(bytes)?;
-    let (index, message) = MessageIndex::split(rest).map_err(|error| error.to_string())?;
+    let (index, message) = MessageIndex::split(rest).map_err(|error| error.reason)?;
     match index == *wanted {
         true => Ok(message),
-        false => Err("the header states another message type of the schema".to_string()),
+        false => Err("the header states another message type of the schema"),
     }
 }
 
@@ -79,7 +74,7 @@ pub fn to_protobuf(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
         }
     };
     resolve_descriptors(name, &mut args)?;
-    Options::read(name, args.get(3))?;
+    Options::read(name, args.get(3), &[&SPARK_OPTIONS])?;
     let message = message_of(name, &args)?;
     if let Some(fields) = fields {
         Encoder::new(&fields, &message).map_err(|error| unusable(name, error))?;
@@ -96,23 +91,13 @@ pub fn compile_to_protobuf(args: Vec<Compiled>, call: Call) -> Compiled {
     let Some(encoder) = message.and_then(|message| Encoder::new(fields, &message).ok()) else {
         unreachable!("resolution has compared the types")
     };
-    let Some(value) = args.into_iter().next() else { unreachable!("counted") };
-    let value = value.cells();
-    let scratch = RefCell::new(Vec::new());
-    from_cells(T::Binary.physical(), move |cx| {
-        let value = value(cx)?;
-        if value.is_null() {
-            return Ok(Cell::Null);
-        }
-        let mut out = scratch.borrow_mut();
-        out.clear();
-        match encoder.encode(value, &mut out) {
-            Ok(()) => Ok(Cell::Bytes(cx.arena.alloc_slice_copy(&out))),
-            Err(error) => failed(
+    compile_encoding(args, None, move |value, out| {
+        encoder.encode(value, out).or_else(|error| {
+            failed(
                 error.condition,
                 format!("a value does not fit the message type: {error}"),
                 "Correct the value or the message type",
-            ),
-        }
+            )
+        })
     })
 }

@@ -2,14 +2,16 @@
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::compile::{Semantics, fold};
-use crate::table::expr::functions::bad_record::{ERROR_COLUMN, add_error_column, all_nullable};
-use crate::table::expr::functions::json::{check_mode, options_of};
+use crate::table::expr::functions::bad_record::{BadRecords, ERROR_COLUMN};
+use crate::table::expr::functions::record_options::Options;
 use crate::table::expr::functions::registry::constant_text;
 use crate::table::expr::{Node, Resolved};
 use crate::table::protobuf::{MessageIndex, ReadOptions, SchemaError, Shape, message_type};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use prost_reflect::MessageDescriptor;
+use std::fs::File;
+use std::io::Read;
 
 use DataType as T;
 
@@ -19,8 +21,9 @@ const DESCRIPTORS_MAX: u64 = 64 << 20;
 /// Whether each record begins with the header of a schema registry.
 const HEADER: &str = "schema.registry.header";
 
-/// The option names, as Spark spells them, and those of Millstream.
-const OPTIONS: [&str; 10] = [
+/// The option names of Spark. In `to_protobuf` they have no effect, as in Spark, so that both calls may
+/// have the same map.
+pub const SPARK_OPTIONS: [&str; 8] = [
     "mode",
     "emit.default.values",
     "enums.as.ints",
@@ -29,9 +32,10 @@ const OPTIONS: [&str; 10] = [
     "convert.any.fields.to.json",
     "retain.empty.message.types",
     "recursive.fields.max.depth",
-    ERROR_COLUMN,
-    HEADER,
 ];
+
+/// The further option names of `from_protobuf`.
+const READER_OPTIONS: [&str; 2] = [ERROR_COLUMN, HEADER];
 
 /// Replaces the path of a descriptor set by its bytes, so that a file that changes later does not
 /// change the type of the running query.
@@ -52,11 +56,14 @@ pub fn resolve_descriptors(name: &str, args: &mut [Resolved]) -> PlanResult<()> 
             "Write the file with protoc --include_imports --descriptor_set_out=FILE",
         )
     };
-    let length = std::fs::metadata(&path).map_err(|error| unreadable(error.to_string()))?.len();
-    if length > DESCRIPTORS_MAX {
+    let mut bytes = Vec::new();
+    // A device has no length and may have no end.
+    let read = File::open(&path)
+        .and_then(|file| file.take(DESCRIPTORS_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| unreadable(error.to_string()))?;
+    if read as u64 > DESCRIPTORS_MAX {
         return Err(unreadable(format!("it has more than {DESCRIPTORS_MAX} bytes")));
     }
-    let bytes = std::fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
     *third = Resolved::literal(Value::Binary(bytes), T::Binary);
     Ok(())
 }
@@ -94,8 +101,7 @@ pub fn unusable(name: &str, error: SchemaError) -> PlanError {
 pub struct Reading {
     pub shape: Shape,
     pub data_type: DataType,
-    pub is_fail_fast: bool,
-    pub has_error_column: bool,
+    pub bad_records: BadRecords,
     /// The position of the message type that the header of each record must state.
     pub header: Option<MessageIndex>,
 }
@@ -103,81 +109,44 @@ pub struct Reading {
 impl Reading {
     pub fn of(name: &str, args: &[Resolved]) -> PlanResult<Self> {
         let message = message_of(name, args)?;
-        let options = Options::read(name, args.get(3))?;
-        let mode = options.get("mode");
-        check_mode(name, mode)?;
-        let is_fail_fast = mode.is_none_or(|mode| !mode.eq_ignore_ascii_case("PERMISSIVE"));
-        let shape = Shape::of(&message, &options.of_types()?);
+        let options = Options::read(name, args.get(3), &[&SPARK_OPTIONS, &READER_OPTIONS])?;
+        let shape = Shape::of(&message, &of_types(&options)?);
         let shape = shape.map_err(|error| unusable(name, error))?;
         let mut data_type = shape.data_type();
-        if !is_fail_fast {
-            all_nullable(&mut data_type);
-        }
-        let has_error_column = match options.get(ERROR_COLUMN) {
-            Some(column) => {
-                add_error_column(name, column, is_fail_fast, &mut data_type)?;
-                true
-            }
-            None => false,
-        };
-        let shape = shape.with_extra_fields(has_error_column.into());
-        let header = options.is_on(HEADER)?.then(|| MessageIndex::of(&message));
-        Ok(Self { shape, data_type, is_fail_fast, has_error_column, header })
+        let bad_records = BadRecords::read(&options, &mut data_type)?;
+        let shape = shape.with_extra_fields(bad_records.has_error_column.into());
+        let header = is_on(&options, HEADER)?.then(|| MessageIndex::of(&message));
+        Ok(Self { shape, data_type, bad_records, header })
     }
 }
 
-/// The options of a call, by their names in any case.
-pub struct Options<'n> {
-    name: &'n str,
-    entries: Vec<(String, String)>,
+/// Whether an option is `true`.
+fn is_on(options: &Options<'_>, option: &str) -> PlanResult<bool> {
+    match options.get(option) {
+        None => Ok(false),
+        Some(value) if value.eq_ignore_ascii_case("true") => Ok(true),
+        Some(value) if value.eq_ignore_ascii_case("false") => Ok(false),
+        Some(value) => Err(invalid(options, option, value, "true or false")),
+    }
 }
 
-impl<'n> Options<'n> {
-    /// Reads the constant map of a call. NULL stands for none.
-    pub fn read(name: &'n str, arg: Option<&Resolved>) -> PlanResult<Self> {
-        let arg = arg.filter(|arg| !matches!(arg.node, Node::Literal(Value::Null)));
-        let entries = options_of(arg)?;
-        let is_known = |key: &str| OPTIONS.iter().any(|known| known.eq_ignore_ascii_case(key));
-        match entries.iter().find(|(key, _)| !is_known(key)) {
-            Some((key, _)) => {
-                Err(PlanError::not_yet(format_args!("the option '{key}' of `{name}`")))
-            }
-            None => Ok(Self { name, entries }),
-        }
-    }
+fn invalid(options: &Options<'_>, option: &str, value: &str, fix: &str) -> PlanError {
+    let reason = format!("`{}`: the option '{option}' is '{value}'", options.name);
+    PlanError::new("INVALID_OPTION_VALUE", reason, fix)
+}
 
-    fn get(&self, wanted: &str) -> Option<&str> {
-        let found = self.entries.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(wanted));
-        found.map(|(_, value)| value.as_str())
-    }
-
-    fn is_on(&self, option: &str) -> PlanResult<bool> {
-        match self.get(option) {
-            None => Ok(false),
-            Some(value) if value.eq_ignore_ascii_case("true") => Ok(true),
-            Some(value) if value.eq_ignore_ascii_case("false") => Ok(false),
-            Some(value) => Err(self.invalid(option, value, "true or false")),
-        }
-    }
-
-    fn invalid(&self, option: &str, value: &str, fix: &str) -> PlanError {
-        let reason = format!("`{}`: the option '{option}' is '{value}'", self.name);
-        PlanError::new("INVALID_OPTION_VALUE", reason, fix)
-    }
-
-    fn of_types(&self) -> PlanResult<ReadOptions> {
-        const DEPTH: &str = "recursive.fields.max.depth";
-        let depth = self.get(DEPTH).map(|text| {
-            text.trim().parse().map_err(|_| self.invalid(DEPTH, text, "a number from 1 to 10"))
-        });
-        Ok(ReadOptions {
-            emits_defaults: self.is_on("emit.default.values")?,
-            enums_as_ints: self.is_on("enums.as.ints")?,
-            upcasts_unsigned: self.is_on("upcast.unsigned.ints")?,
-            unwraps: self.is_on("unwrap.primitive.wrapper.types")?,
-            any_as_json: self.is_on("convert.any.fields.to.json")?,
-            retains_empty: self.is_on("retain.empty.message.types")?,
-            recursion_max: depth.transpose()?,
-        })
-    }
+fn of_types(options: &Options<'_>) -> PlanResult<ReadOptions> {
+    const DEPTH: &str = "recursive.fields.max.depth";
+    let depth = options.get(DEPTH).map(|text| {
+        text.trim().parse().map_err(|_| invalid(options, DEPTH, text, "a number from 1 to 10"))
+    });
+    Ok(ReadOptions {
+        emits_defaults: is_on(options, "emit.default.values")?,
+        enums_as_ints: is_on(options, "enums.as.ints")?,
+        upcasts_unsigned: is_on(options, "upcast.unsigned.ints")?,
+        unwraps: is_on(options, "unwrap.primitive.wrapper.types")?,
+        any_as_json: is_on(options, "convert.any.fields.to.json")?,
+        retains_empty: is_on(options, "retain.empty.message.types")?,
+        recursion_max: depth.transpose()?,
+    })
 }
