@@ -252,6 +252,15 @@ mod with_registry {
         let frame = Session::new().sql(&sql).unwrap();
         let plan = frame.explain();
         assert!(plan.contains("from_avro") && !plan.contains("s3cret"), "{plan}");
+        // In any case, and in the name of a column without an alias.
+        let named = format!(
+            "SELECT from_avro({OLD_RECORD}, 'orders-value', '{}', map({}))",
+            registry.address,
+            user.replace("auth.user", "Auth.USER"),
+        );
+        let named = Session::new().sql(&named).unwrap();
+        let shown = format!("{} {}", named.explain(), named.schema().fields[0].name);
+        assert!(shown.contains("redacted") && !shown.contains("s3cret"), "{shown}");
         frame.collect().unwrap();
         assert!(registry.authorizations().iter().all(|sent| sent == "Basic a2V5OnMzY3JldA=="));
         let token = "'confluent.schema.registry.bearer.auth.token', 't0ken'";

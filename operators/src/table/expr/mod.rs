@@ -21,6 +21,7 @@ pub mod user_function;
 use super::datetime::Tz;
 use super::error::Place;
 use super::plan::Plan;
+use super::schema_registry::SECRETS;
 use super::types::DataType;
 use super::value::Value;
 use crate::table::expr::user_function::{UserAggregate, UserFunction};
@@ -505,6 +506,14 @@ impl fmt::Display for Expr {
 }
 
 impl Expr {
+    /// The string of a STRING literal; `None` for any other expression.
+    fn literal_text(&self) -> Option<&str> {
+        match self {
+            Self::Literal(Value::String(text), _) => Some(text),
+            _ => None,
+        }
+    }
+
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Column { parts, .. } | Self::Position(_, parts) => {
@@ -512,7 +521,8 @@ impl Expr {
             }
             Self::Literal(Value::String(text), DataType::String) => write!(f, "{text}"),
             Self::Literal(value, data_type) => {
-                let text = value.display(data_type, Tz::UTC);
+                let redacted = without_secrets(value);
+                let text = redacted.as_ref().unwrap_or(value).display(data_type, Tz::UTC);
                 write!(f, "{}", text.unwrap_or_else(|| "NULL".to_string()))
             }
             Self::Call { name, args, distinct, filter, .. } => {
@@ -528,6 +538,7 @@ impl Expr {
                     ("negative", [a]) => write!(f, "(- {a})"),
                     ("positive", [a]) => write!(f, "(+ {a})"),
                     ("getitem", [a, b]) => write!(f, "{a}[{b}]"),
+                    ("map", args) => show_map(f, args, Self::literal_text, REDACTED),
                     (_, [a, b]) if functions::is_operator(name) => {
                         write!(f, "({a} {} {b})", name.to_uppercase())
                     }
@@ -728,7 +739,7 @@ const REDACTED: &str = "*********(redacted)";
 
 /// Whether the value of an option is a password or contains one.
 fn is_secret(option: &str) -> bool {
-    option.ends_with("auth.user.info") || option.ends_with("auth.token")
+    SECRETS.iter().any(|secret| secret.eq_ignore_ascii_case(option))
 }
 
 /// A copy of a map of options without its passwords; `None` for a value that contains no password.
@@ -744,17 +755,22 @@ fn without_secrets(value: &Value) -> Option<Value> {
     })
 }
 
-/// Shows the arguments of the function `map`, without passwords.
-fn show_map(f: &mut fmt::Formatter<'_>, args: &[Resolved]) -> fmt::Result {
+/// Shows a call of the function `map`, without passwords. `text_of` is the string of a literal, and
+/// `redacted` stands for a password.
+fn show_map<T: fmt::Display>(
+    f: &mut fmt::Formatter<'_>,
+    args: &[T],
+    text_of: impl Fn(&T) -> Option<&str>,
+    redacted: impl fmt::Display,
+) -> fmt::Result {
     write!(f, "map(")?;
     for (index, arg) in args.iter().enumerate() {
         if index > 0 {
             write!(f, ", ")?;
         }
-        let is_value_of_secret =
-            index % 2 == 1 && args[index - 1].literal_text().is_some_and(is_secret);
+        let is_value_of_secret = index % 2 == 1 && text_of(&args[index - 1]).is_some_and(is_secret);
         match is_value_of_secret {
-            true => write!(f, "'{REDACTED}'")?,
+            true => write!(f, "{redacted}")?,
             false => write!(f, "{arg}")?,
         }
     }
@@ -797,7 +813,9 @@ impl fmt::Display for Resolved {
                     (Some(text), _) => write!(f, "{text}"),
                 }
             }
-            Node::Call("map", args) => show_map(f, args),
+            Node::Call("map", args) => {
+                show_map(f, args, Self::literal_text, format_args!("'{REDACTED}'"))
+            }
             Node::Call(name @ ("from_protobuf" | "to_protobuf"), args) => {
                 show_with_descriptors(f, name, args)
             }

@@ -25,7 +25,7 @@ mod options;
 pub use client::Registry;
 #[cfg(not(feature = "schema-registry"))]
 pub use disabled::Registry;
-pub use options::{ADDRESS, OPTIONS, RegistryOptions, SUBJECT};
+pub use options::{ADDRESS, OPTIONS, RegistryOptions, SECRETS, SUBJECT};
 
 /// A schema of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,6 +16,9 @@ const TOKEN: &str = "confluent.schema.registry.bearer.auth.token";
 /// The names of all options.
 pub const OPTIONS: [&str; 6] = [ADDRESS, SUBJECT, RETRY, USER_INFO, USER_SOURCE, TOKEN];
 
+/// The options whose value is a password. Nothing shows them.
+pub const SECRETS: [&str; 2] = [USER_INFO, TOKEN];
+
 /// How long requests are repeated unless the option says otherwise. Registries restart in less.
 const RETRY_DEFAULT: Duration = Duration::from_secs(60);
 
