@@ -80,7 +80,7 @@ fn from_avro(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
 /// The decoders of a call.
 enum Decoders {
     One(Decoder),
-    Registered(RefCell<RegisteredDecoders>),
+    Registered(Box<RefCell<RegisteredDecoders>>),
 }
 
 impl Decoders {
@@ -140,9 +140,11 @@ fn compile_from_avro(args: Vec<Compiled>, call: Call) -> Compiled {
             Ok(decoder) => Decoders::One(decoder.with_extra_fields(extra_fields)),
             Err(error) => return compile_failure(unusable(call.name, &error), &call),
         },
-        Writer::Registered { registry, restarts_for } => Decoders::Registered(RefCell::new(
-            RegisteredDecoders::new(registry, found.reader, restarts_for, extra_fields),
-        )),
+        Writer::Registered { registry, restarts_for } => {
+            let decoders =
+                RegisteredDecoders::new(registry, found.reader, restarts_for, extra_fields);
+            Decoders::Registered(Box::new(RefCell::new(decoders)))
+        }
     };
     let width = match &found.data_type {
         T::Struct(fields) => Some(fields.len()),
