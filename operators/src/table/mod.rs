@@ -15,6 +15,7 @@
 pub mod arbitrary_state;
 pub(crate) mod avro;
 pub mod datetime;
+mod deep_recursion;
 pub mod error;
 pub mod expr;
 pub mod function_docs;

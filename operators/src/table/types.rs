@@ -2,10 +2,14 @@
 
 use super::error::{Place, PlanError, PlanResult};
 use crate::table::datetime::time_of_day::TIME_DIGITS;
+use crate::table::deep_recursion::on_stack;
 use crate::table::expr::type_rules::Rules;
 use crate::table::plan::limits::nested;
 use std::borrow::Cow;
 use std::fmt;
+
+/// The most digits of a DECIMAL.
+pub const DECIMAL_DIGITS_MAX: u8 = 38;
 
 /// A data type of Spark SQL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -108,8 +112,8 @@ impl DataType {
         matches!(self, Self::Array(_) | Self::Map(..) | Self::Struct(_))
     }
 
-    /// Whether the type is an array, a map, a struct or a VARIANT, which CSV and the names of
-    /// folders cannot hold.
+    /// Whether the type is an array, a map, a struct or a VARIANT. CSV files and partition folders
+    /// cannot hold such values.
     pub(crate) fn has_parts(&self) -> bool {
         self.is_nested() || *self == Self::Variant
     }
@@ -265,7 +269,8 @@ impl fmt::Display for DataType {
 /// A name as it is written in SQL: in backquotes unless it is a plain identifier.
 pub fn quoted_if_needed(name: &str) -> Cow<'_, str> {
     let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    if name.bytes().all(is_word) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+    let is_start = |b: &u8| is_word(*b) && !b.is_ascii_digit();
+    if name.bytes().all(is_word) && name.as_bytes().first().is_some_and(is_start) {
         return Cow::Borrowed(name);
     }
     Cow::Owned(format!("`{}`", name.replace('`', "``")))
@@ -321,11 +326,6 @@ impl Schema {
         out
     }
 }
-
-/// The stack size in bytes that must be free for the next nested type. If less is free, the stack
-/// is extended by `MORE_STACK`.
-const LEVEL_STACK: usize = 64 << 10;
-const MORE_STACK: usize = 4 << 20;
 
 /// The index of the quote that ends a quoted text. A doubled quote does not end it and, if
 /// `escapes`, neither does a quote after a backslash. `None` if the text does not end.
@@ -442,7 +442,7 @@ impl<'a> Ddl<'a> {
 
     fn data_type(&mut self) -> PlanResult<DataType> {
         let level = || nested(Place::default(), || self.one_type());
-        stacker::maybe_grow(LEVEL_STACK, MORE_STACK, level)
+        on_stack(level)
     }
 
     fn one_type(&mut self) -> PlanResult<DataType> {

@@ -206,7 +206,7 @@ fn is_of_type(value: &Value, data_type: &DataType) -> bool {
         (Value::Boolean(_), DataType::Boolean)
         | (Value::Double(_), DataType::Float | DataType::Double)
         | (Value::Decimal(_), DataType::Decimal(..))
-        | (Value::Binary(_), DataType::Binary) => true,
+        | (Value::Binary(_), DataType::Binary | DataType::Variant) => true,
         (Value::Array(values), DataType::Array(element)) => {
             values.iter().all(|value| is_of_type(value, element))
         }
@@ -222,7 +222,11 @@ fn is_of_type(value: &Value, data_type: &DataType) -> bool {
             other.physical() == crate::table::types::Physical::Bytes
                 && !matches!(
                     other,
-                    DataType::Binary | DataType::Array(_) | DataType::Map(..) | DataType::Struct(_)
+                    DataType::Binary
+                        | DataType::Variant
+                        | DataType::Array(_)
+                        | DataType::Map(..)
+                        | DataType::Struct(_)
                 )
         }
         _ => false,

@@ -6,18 +6,10 @@
 //! operations for any depth: dropping is a loop, and the others extend the stack on demand.
 
 use super::Expr;
+use crate::table::deep_recursion::on_stack;
 use crate::table::error::{Place, PlanResult};
 use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use std::fmt;
-
-/// The stack size that must be free for the next levels, and the size of an extension, in bytes.
-const LEVEL_STACK: usize = 128 << 10;
-const MORE_STACK: usize = 4 << 20;
-
-/// Runs one level of a recursion. The stack is extended first if little of it is free.
-pub(super) fn level<T>(recursion: impl FnOnce() -> T) -> T {
-    stacker::maybe_grow(LEVEL_STACK, MORE_STACK, recursion)
-}
 
 /// Rejects expressions that are nested more than [`MAX_NESTING`] levels deep. A chain of operators
 /// such as `a + b + c` takes few levels, however long it is.
@@ -252,19 +244,19 @@ impl Drop for Expr {
 
 impl Clone for Expr {
     fn clone(&self) -> Self {
-        level(|| self.cloned())
+        on_stack(|| self.cloned())
     }
 }
 
 impl PartialEq for Expr {
     fn eq(&self, other: &Self) -> bool {
-        level(|| self.equals(other))
+        on_stack(|| self.equals(other))
     }
 }
 
 impl fmt::Debug for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        level(|| self.debug(f))
+        on_stack(|| self.debug(f))
     }
 }
 

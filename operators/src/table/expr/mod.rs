@@ -24,6 +24,7 @@ use super::plan::Plan;
 use super::schema_registry::SECRETS;
 use super::types::DataType;
 use super::value::Value;
+use crate::table::deep_recursion::on_stack;
 use crate::table::expr::user_function::{UserAggregate, UserFunction};
 use millstream_engine::epoch::event_time::BatchTimes;
 use smallvec::{SmallVec, smallvec};
@@ -501,7 +502,7 @@ impl Expr {
 
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        deep::level(|| self.show(f))
+        on_stack(|| self.show(f))
     }
 }
 

@@ -3,11 +3,13 @@
 use super::{
     ARRAY, BINARY, Content, DATE, DECIMAL_32, DECIMAL_64, DECIMAL_128, DOUBLE, FALSE, FLOAT, INT_8,
     INT_16, INT_32, INT_64, NULL, OBJECT, SHORT_TEXT, SIZE_MAX, TEXT, TIMESTAMP, TIMESTAMP_NTZ,
-    TRUE, Variant, on_stack, order_names,
+    TRUE, Variant, order_names,
 };
+use crate::table::deep_recursion::on_stack;
 use crate::table::row::Bytes;
 use hashbrown::HashTable;
 use millstream_engine::checkpoint::key_group::hash_bytes as hash;
+use std::cell::RefCell;
 
 /// Why a value cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +42,7 @@ pub struct Start {
     parts: usize,
 }
 
-/// Builds a value from its parts, depth first. A builder can be used again after
-/// [`finish`](Self::finish), and then allocates only for values longer than those before.
+/// Builds a value from its parts, depth first.
 #[derive(Debug, Default)]
 pub struct Builder {
     /// The names of all objects, one after the other.
@@ -65,31 +66,52 @@ fn width_of(most: usize) -> usize {
     }
 }
 
+thread_local! {
+    /// The builder of the thread, whose memory is used again.
+    static BUILDER: RefCell<Builder> = RefCell::default();
+}
+
+/// The memory in bytes that the builder of a thread keeps for its next value.
+const KEPT_BYTES: usize = 1 << 20;
+
 impl Builder {
-    /// Appends the bytes of the finished value as a VARIANT cell, and makes the builder empty.
-    pub fn finish(&mut self, out: &mut impl Bytes) -> Result<(), BuildError> {
+    /// Builds a value with the builder of the thread, and appends it to `out` as a VARIANT cell. It
+    /// allocates only for values longer than those before. `build` must not call this function.
+    pub fn with<E: From<BuildError>>(
+        out: &mut impl Bytes,
+        build: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        BUILDER.with_borrow_mut(|builder| {
+            let built = build(builder).and_then(|()| Ok(builder.write(out)?));
+            match builder.value.capacity().max(builder.names.capacity()) > KEPT_BYTES {
+                true => *builder = Self::default(),
+                false => builder.clear(),
+            }
+            built
+        })
+    }
+
+    /// Appends the bytes of the finished value as a VARIANT cell.
+    fn write(&self, out: &mut impl Bytes) -> Result<(), BuildError> {
         let (count, length) = (self.ends.len(), self.names.len());
         let width = width_of(length.max(count));
         let whole = 1 + (count + 2) * width + length;
-        let result = if whole > SIZE_MAX || self.value.len() > SIZE_MAX {
-            Err(BuildError::TooLong)
-        } else {
-            out.extend(&(whole as u32).to_le_bytes());
-            out.extend(&[VERSION | ((width as u8 - 1) << 6)]);
-            let mut number = |number: u32| out.extend(&number.to_le_bytes()[..width]);
-            number(count as u32);
-            number(0);
-            self.ends.iter().for_each(|end| number(*end));
-            out.extend(&self.names);
-            out.extend(&self.value);
-            Ok(())
-        };
-        self.clear();
-        result
+        if whole > SIZE_MAX || self.value.len() > SIZE_MAX {
+            return Err(BuildError::TooLong);
+        }
+        out.extend(&(whole as u32).to_le_bytes());
+        out.extend(&[VERSION | ((width as u8 - 1) << 6)]);
+        let mut number = |number: u32| out.extend(&number.to_le_bytes()[..width]);
+        number(count as u32);
+        number(0);
+        self.ends.iter().for_each(|end| number(*end));
+        out.extend(&self.names);
+        out.extend(&self.value);
+        Ok(())
     }
 
     /// Discards what was built.
-    pub fn clear(&mut self) {
+    fn clear(&mut self) {
         self.names.clear();
         self.ends.clear();
         self.ids.clear();
@@ -223,7 +245,8 @@ impl Builder {
     /// Ends an object: sorts its fields by name.
     pub fn end_object(&mut self, start: Start) -> Result<(), BuildError> {
         let mut parts = std::mem::take(&mut self.parts);
-        parts[start.parts..].sort_by(|a, b| order_names(self.name(a.id), self.name(b.id)));
+        // Equal names have the same id and are refused below, so their order does not matter.
+        parts[start.parts..].sort_unstable_by(|a, b| order_names(self.name(a.id), self.name(b.id)));
         let same = parts[start.parts..].windows(2).find(|pair| pair[0].id == pair[1].id);
         let same = same.map(|pair| pair[0].id);
         self.parts = parts;
@@ -235,7 +258,8 @@ impl Builder {
         }
     }
 
-    /// Writes the table of the parts before them.
+    /// Writes the table of the parts before them, and moves them for that. A text within n arrays is
+    /// moved n times; JSON has at most 1000 levels.
     fn end(&mut self, start: Start, is_object: bool) -> Result<(), BuildError> {
         let length = self.value.len() - start.value;
         if length > SIZE_MAX || self.names.len() > SIZE_MAX {

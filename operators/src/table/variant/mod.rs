@@ -8,6 +8,9 @@
 //! type VARIANT. The names of all objects are stored once. A value starts with a header byte, and
 //! an object or an array has a table of the offsets of its parts, so a field is found without
 //! reading the others. All integers are little endian.
+//!
+//! A [`Builder`] writes these bytes. A user's own code can pass any others; what is malformed in them
+//! is read as null or as missing.
 
 mod builder;
 mod path;
@@ -15,23 +18,14 @@ mod schema;
 
 pub use builder::{BuildError, Builder};
 pub use path::{InvalidPath, Path};
-pub use schema::{Shape, merge, shape_of};
+pub use schema::{Shape, merge_types, type_of};
 
 use crate::table::row::decimal_of;
+use crate::table::types::DECIMAL_DIGITS_MAX;
 use std::cmp::Ordering;
 
 /// The maximum length of the names, and of the value, in bytes.
 pub const SIZE_MAX: usize = 128 << 20;
-
-/// The stack in bytes that must be free for the next level of nesting. If less is free, the stack
-/// is extended by [`MORE_STACK`].
-const LEVEL_STACK: usize = 64 << 10;
-const MORE_STACK: usize = 1 << 20;
-
-/// Calls `inner`, which handles the next level of nesting, with enough stack.
-pub(in crate::table) fn on_stack<T>(inner: impl FnOnce() -> T) -> T {
-    stacker::maybe_grow(LEVEL_STACK, MORE_STACK, inner)
-}
 
 // The lower two bits of the header byte.
 const PRIMITIVE: u8 = 0;
@@ -110,10 +104,15 @@ pub struct Parts<'a> {
     parts: usize,
 }
 
+/// A part of the bytes; empty if they are too short.
+fn part_of(bytes: &[u8], at: usize, length: usize) -> &[u8] {
+    at.checked_add(length).and_then(|end| bytes.get(at..end)).unwrap_or_default()
+}
+
 /// Reads an unsigned integer of at most 4 bytes.
 fn unsigned(bytes: &[u8], at: usize, width: usize) -> usize {
     let mut value = 0;
-    for (index, byte) in bytes[at..at + width].iter().enumerate() {
+    for (index, byte) in part_of(bytes, at, width).iter().enumerate() {
         value |= usize::from(*byte) << (8 * index);
     }
     value
@@ -121,24 +120,31 @@ fn unsigned(bytes: &[u8], at: usize, width: usize) -> usize {
 
 /// Reads a signed integer of at most 8 bytes.
 fn signed(bytes: &[u8], width: usize) -> i64 {
-    let mut word = if bytes[width - 1] & 0x80 == 0 { [0; 8] } else { [0xFF; 8] };
-    word[..width].copy_from_slice(&bytes[..width]);
+    let bytes = part_of(bytes, 0, width);
+    let is_negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
+    let mut word = if is_negative { [0xFF; 8] } else { [0; 8] };
+    word[..bytes.len()].copy_from_slice(bytes);
     i64::from_le_bytes(word)
 }
 
 impl<'a> Variant<'a> {
-    /// Interprets the bytes of a VARIANT cell, which a [`Builder`] has written.
+    /// Interprets the bytes of a VARIANT cell.
     pub fn new(bytes: &'a [u8]) -> Self {
-        let end = 4 + unsigned(bytes, 0, 4);
-        Self { names: &bytes[4..end], value: &bytes[end..] }
+        let length = unsigned(bytes, 0, 4);
+        let value = bytes.get(4 + length..).unwrap_or_default();
+        Self { names: part_of(bytes, 4, length), value }
+    }
+
+    fn header(self) -> u8 {
+        self.value.first().copied().unwrap_or(NULL)
     }
 
     /// The content.
     pub fn content(self) -> Content<'a> {
-        let (header, rest) = (self.value[0], &self.value[1..]);
+        let (header, rest) = (self.header(), self.value.get(1..).unwrap_or_default());
         let kind = header >> 2;
         match header & 3 {
-            SHORT_TEXT => Content::Text(&rest[..usize::from(kind)]),
+            SHORT_TEXT => Content::Text(part_of(rest, 0, usize::from(kind))),
             OBJECT => Content::Object(self.parts(kind >> 4 & 1, usize::from(kind >> 2 & 3) + 1)),
             ARRAY => Content::Array(self.parts(kind >> 2 & 1, 0)),
             _ => primitive(kind, rest),
@@ -148,8 +154,9 @@ impl<'a> Variant<'a> {
     /// The parts of an array, for which `id_bytes` is 0, or of an object.
     fn parts(self, is_large: u8, id_bytes: usize) -> Parts<'a> {
         let size_bytes = if is_large == 1 { 4 } else { 1 };
-        let len = unsigned(self.value, 1, size_bytes);
-        let offset_bytes = usize::from(self.value[0] >> 2 & 3) + 1;
+        // Each part has an offset, so a value has not more parts than bytes.
+        let len = unsigned(self.value, 1, size_bytes).min(self.value.len());
+        let offset_bytes = usize::from(self.header() >> 2 & 3) + 1;
         let ids = 1 + size_bytes;
         let offsets = ids + len * id_bytes;
         let parts = offsets + (len + 1) * offset_bytes;
@@ -158,9 +165,9 @@ impl<'a> Variant<'a> {
 
     /// The bytes of the value, without what follows. `None` for arrays and objects.
     fn primitive_bytes(self) -> Option<&'a [u8]> {
-        let length = match self.value[0] & 3 {
-            SHORT_TEXT => usize::from(self.value[0] >> 2),
-            PRIMITIVE => match self.value[0] >> 2 {
+        let length = match self.header() & 3 {
+            SHORT_TEXT => usize::from(self.header() >> 2),
+            PRIMITIVE => match self.header() >> 2 {
                 NULL | TRUE | FALSE => 0,
                 INT_8 => 1,
                 INT_16 => 2,
@@ -173,7 +180,8 @@ impl<'a> Variant<'a> {
             },
             _ => return None,
         };
-        Some(&self.value[..=length])
+        // JSON's null instead of a value that is cut.
+        Some(self.value.get(..=length).unwrap_or(&[NULL]))
     }
 
     /// Follows a path. `None` if it leads nowhere.
@@ -189,7 +197,9 @@ impl<'a> Variant<'a> {
 }
 
 fn primitive(kind: u8, rest: &[u8]) -> Content<'_> {
-    let sized = |rest: &'_ [u8]| 4..4 + unsigned(rest, 0, 4);
+    let sized = || part_of(rest, 4, unsigned(rest, 0, 4));
+    let scale = rest.first().copied().unwrap_or(0).min(DECIMAL_DIGITS_MAX);
+    let digits = rest.get(1..).unwrap_or_default();
     match kind {
         TRUE | FALSE => Content::Boolean(kind == TRUE),
         INT_8 => Content::Long(signed(rest, 1)),
@@ -198,14 +208,14 @@ fn primitive(kind: u8, rest: &[u8]) -> Content<'_> {
         INT_64 => Content::Long(signed(rest, 8)),
         DOUBLE => Content::Double(f64::from_bits(signed(rest, 8) as u64)),
         FLOAT => Content::Float(f32::from_bits(signed(rest, 4) as u32)),
-        DECIMAL_32 => without_zeros(i128::from(signed(&rest[1..], 4)), rest[0]),
-        DECIMAL_64 => without_zeros(i128::from(signed(&rest[1..], 8)), rest[0]),
-        DECIMAL_128 => without_zeros(decimal_of(&rest[1..17]), rest[0]),
+        DECIMAL_32 => without_zeros(i128::from(signed(digits, 4)), scale),
+        DECIMAL_64 => without_zeros(i128::from(signed(digits, 8)), scale),
+        DECIMAL_128 => without_zeros(decimal_of(part_of(digits, 0, 16)), scale),
         DATE => Content::Date(signed(rest, 4)),
         TIMESTAMP => Content::Timestamp(signed(rest, 8)),
         TIMESTAMP_NTZ => Content::TimestampNtz(signed(rest, 8)),
-        TEXT => Content::Text(&rest[sized(rest)]),
-        BINARY => Content::Binary(&rest[sized(rest)]),
+        TEXT => Content::Text(sized()),
+        BINARY => Content::Binary(sized()),
         _ => Content::Null,
     }
 }
@@ -224,18 +234,19 @@ impl<'a> Parts<'a> {
     pub fn value(self, index: usize) -> Variant<'a> {
         let offset =
             unsigned(self.of.value, self.offsets + index * self.offset_bytes, self.offset_bytes);
-        Variant { names: self.of.names, value: &self.of.value[self.parts + offset..] }
+        let value = self.of.value.get(self.parts + offset..).unwrap_or_default();
+        Variant { names: self.of.names, value }
     }
 
     /// The name of the field at `index`, for an object.
     pub fn name(self, index: usize) -> &'a [u8] {
         let names = self.of.names;
         let id = unsigned(self.of.value, self.ids + index * self.id_bytes, self.id_bytes);
-        let width = usize::from(names[0] >> 6) + 1;
+        let width = usize::from(names.first().copied().unwrap_or(0) >> 6) + 1;
         let count = unsigned(names, 1, width);
         let offset = |id: usize| unsigned(names, 1 + (1 + id) * width, width);
         let texts = 1 + (count + 2) * width;
-        &names[texts + offset(id)..texts + offset(id + 1)]
+        names.get(texts + offset(id)..texts + offset(id + 1)).unwrap_or_default()
     }
 
     /// The parts in order.

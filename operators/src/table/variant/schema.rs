@@ -1,17 +1,17 @@
 //! The types of VARIANT values, as `schema_of_variant` prints them.
 
-use super::{Content, Variant, on_stack};
-use crate::table::types::{DataType, Field, Schema, quoted_if_needed};
+use super::{Content, Variant};
+use crate::table::deep_recursion::on_stack;
+use crate::table::types::{DECIMAL_DIGITS_MAX, DataType, Field, quoted_if_needed};
 use std::fmt::{self, Write};
 
-/// The type of a value. A STRUCT is an object, whose fields are sorted by name; VARIANT is the type
-/// of elements or fields of several types.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Shape(pub DataType);
+/// The text of a type of VARIANT values.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<'t>(pub &'t DataType);
 
-impl fmt::Display for Shape {
+impl fmt::Display for Shape<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_type(&self.0, f)
+        write_type(self.0, f)
     }
 }
 
@@ -35,33 +35,9 @@ fn write_type(data_type: &DataType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
-impl Shape {
-    /// Parses what `Display` wrote.
-    pub fn parse(text: &str) -> Self {
-        // `Display` writes OBJECT where a schema has STRUCT. In quotes, the word is part of a name.
-        let mut ddl = String::from("t ");
-        for (index, part) in text.split('`').enumerate() {
-            if index > 0 {
-                ddl.push('`');
-            }
-            match index % 2 {
-                0 => ddl.push_str(&part.replace("OBJECT<", "STRUCT<")),
-                _ => ddl.push_str(part),
-            }
-        }
-        let parsed =
-            Schema::parse_ddl(&ddl).ok().and_then(|schema| schema.fields.into_iter().next());
-        // This cannot fail: the text is that of a type.
-        parsed.map_or(Self(DataType::Variant), |field| Self(field.data_type))
-    }
-}
-
-/// The type of a value.
-pub fn shape_of(value: Variant<'_>) -> Shape {
-    Shape(type_of(value))
-}
-
-fn type_of(value: Variant<'_>) -> DataType {
+/// The type of a value. A STRUCT is an object, whose fields are sorted by name; VARIANT is the type
+/// of elements or fields of several types.
+pub fn type_of(value: Variant<'_>) -> DataType {
     match value.content() {
         Content::Null => DataType::Null,
         Content::Boolean(_) => DataType::Boolean,
@@ -97,11 +73,7 @@ pub(super) fn decimal_type(unscaled: i128, scale: u8) -> DataType {
 }
 
 /// The type of values of either type.
-pub fn merge(a: Shape, b: Shape) -> Shape {
-    Shape(merge_types(a.0, b.0))
-}
-
-fn merge_types(a: DataType, b: DataType) -> DataType {
+pub fn merge_types(a: DataType, b: DataType) -> DataType {
     use DataType as T;
     match (a, b) {
         (a, b) if a == b => a,
@@ -126,7 +98,7 @@ fn merge_types(a: DataType, b: DataType) -> DataType {
 fn merge_decimals((p1, s1): (u8, u8), (p2, s2): (u8, u8)) -> DataType {
     let scale = s1.max(s2);
     let digits = (p1 - s1).max(p2 - s2) + scale;
-    if digits > 38 { DataType::Double } else { DataType::Decimal(digits, scale) }
+    if digits > DECIMAL_DIGITS_MAX { DataType::Double } else { DataType::Decimal(digits, scale) }
 }
 
 /// Merges the fields of two objects, which are sorted by name.

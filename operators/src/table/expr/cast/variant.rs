@@ -6,10 +6,9 @@ use crate::table::expr::cell::{Cell, elements, field};
 use crate::table::expr::compile::{CellFn, Compiled, Cx, EvalError, failed, from_cells};
 use crate::table::row::{Map, RowWriter};
 use crate::table::text::json::write_variant;
-use crate::table::types::{DataType, Field};
+use crate::table::types::{DECIMAL_DIGITS_MAX, DataType, Field};
 use crate::table::variant::{BuildError, Builder, Content, Path, SIZE_MAX, Variant};
 use bumpalo::collections::Vec as BumpVec;
-use std::cell::RefCell;
 
 use DataType as T;
 
@@ -127,9 +126,6 @@ struct Scalar {
     binary: Option<CellFn>,
 }
 
-/// The most digits of a DECIMAL.
-const DIGITS_MAX: u8 = 38;
-
 impl Scalar {
     fn new(to: &DataType, zone: Tz) -> Self {
         let cast = |from: &DataType| {
@@ -146,7 +142,9 @@ impl Scalar {
             long: cast(&T::Long),
             double: cast(&T::Double),
             float: cast(&T::Float),
-            decimals: (0..=DIGITS_MAX).map(|scale| cast(&T::Decimal(DIGITS_MAX, scale))).collect(),
+            decimals: (0..=DECIMAL_DIGITS_MAX)
+                .map(|scale| cast(&T::Decimal(DECIMAL_DIGITS_MAX, scale)))
+                .collect(),
             date: cast(&T::Date),
             timestamp: cast(&T::Timestamp),
             timestamp_ntz: cast(&T::TimestampNtz),
@@ -254,10 +252,9 @@ impl FromVariant {
         cx: Cx<'a>,
     ) -> Result<Cell<'a>, Box<EvalError>> {
         if let Target::Variant = to {
-            let mut builder = Builder::default();
             let mut out = BumpVec::new_in(cx.arena);
             // A part is not longer than its whole, whose length was checked.
-            let _ = builder.variant(value).and_then(|()| builder.finish(&mut out));
+            let _ = Builder::with(&mut out, |builder| builder.variant(value));
             return Ok(Cell::Bytes(out.into_bump_slice()));
         }
         let mut out = BumpVec::new_in(cx.arena);
@@ -327,27 +324,20 @@ pub fn too_long<'a>() -> Result<Cell<'a>, Box<EvalError>> {
 /// Compiles a conversion to VARIANT.
 pub fn to_variant(value: Compiled, from: DataType) -> Compiled {
     let value = value.cells();
-    let builder = RefCell::new(Builder::default());
     from_cells(T::Variant.physical(), move |cx| {
         let cell = value(cx)?;
         if cell.is_null() {
             return Ok(Cell::Null);
         }
-        let mut builder = builder.borrow_mut();
         let mut out = BumpVec::new_in(cx.arena);
-        match write_cell(cell, &from, &mut builder).and_then(|()| builder.finish(&mut out)) {
+        match Builder::with(&mut out, |builder| write_cell(cell, &from, builder)) {
             Ok(()) => Ok(Cell::Bytes(out.into_bump_slice())),
-            Err(error) => {
-                builder.clear();
-                match error {
-                    BuildError::TooLong => too_long(),
-                    BuildError::DuplicateName(name) => failed(
-                        "VARIANT_DUPLICATE_KEY",
-                        format!("an object would have two fields `{name}`"),
-                        "Rename one of them",
-                    ),
-                }
-            }
+            Err(BuildError::TooLong) => too_long(),
+            Err(BuildError::DuplicateName(name)) => failed(
+                "VARIANT_DUPLICATE_KEY",
+                format!("an object would have two fields `{name}`"),
+                "Rename one of them",
+            ),
         }
     })
 }

@@ -15,10 +15,11 @@ use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, text_
 use crate::table::row::RowWriter;
 use crate::table::text::json::{VariantError, parse_variant};
 use crate::table::types::{DataType, Field, Schema};
-use crate::table::variant::{BuildError, Builder, Content, InvalidPath, Path, Variant, shape_of};
+use crate::table::variant::{
+    BuildError, Builder, Content, InvalidPath, Path, Shape, Variant, type_of,
+};
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
-use std::cell::RefCell;
 
 use DataType as T;
 
@@ -91,7 +92,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let is_nullable = args[0].nullable;
             Ok(Typed::new(only(name, args, &T::Variant)?, T::String, is_nullable))
         },
-        |a, _, arena| Ok(made(arena, &shape_of(Variant::new(a[0].bytes())).to_string())),
+        |a, _, arena| Ok(made(arena, &Shape(&type_of(Variant::new(a[0].bytes()))).to_string())),
     )
     .usage(
         "4.0.0",
@@ -137,20 +138,11 @@ fn compile_parse(args: Vec<Compiled>, call: Call) -> Compiled {
     let is_try = call.name == "try_parse_json";
     let [text] = take(args);
     let text = text.bytes();
-    let builder = RefCell::new(Builder::default());
     from_cells(T::Variant.physical(), move |cx| {
         let Some(bytes) = text(cx)? else { return Ok(Cell::Null) };
         let json = text_in(bytes, cx.arena);
-        let mut builder = builder.borrow_mut();
         let mut out = BumpVec::new_in(cx.arena);
-        let parsed = match parse_variant(json, &mut builder) {
-            Ok(()) => builder.finish(&mut out).map_err(VariantError::Build),
-            Err(error) => {
-                builder.clear();
-                Err(error)
-            }
-        };
-        match parsed {
+        match Builder::with(&mut out, |builder| parse_variant(json, builder)) {
             Ok(()) => Ok(Cell::Bytes(out.into_bump_slice())),
             Err(_) if is_try => Ok(Cell::Null),
             Err(VariantError::Build(BuildError::TooLong)) => too_long(),
@@ -270,11 +262,10 @@ fn entries<'a>(value: Variant<'a>, arena: &'a Bump) -> Cell<'a> {
     };
     let mut out = BumpVec::new_in(arena);
     let mut rows = RowWriter::array(&mut out, parts.map_or(0, |parts| parts.len));
-    let mut builder = Builder::default();
     for (index, part) in parts.iter().flat_map(|parts| parts.values()).enumerate() {
         let mut bytes = BumpVec::new_in(arena);
         // A part is not longer than its whole, whose length was checked.
-        let _ = builder.variant(part).and_then(|()| builder.finish(&mut bytes));
+        let _ = Builder::with(&mut bytes, |builder| builder.variant(part));
         let mut row = BumpVec::new_in(arena);
         let mut writer = RowWriter::new(&mut row, 3);
         writer.long(0, index as i64);

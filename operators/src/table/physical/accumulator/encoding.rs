@@ -56,6 +56,7 @@ impl Accumulator {
             Self::Percentile(_) => "percentile",
             Self::Counts(_) => "counts",
             Self::Histogram(_) => "histogram",
+            Self::Shape(_) => "type of VARIANT",
             Self::Top(_) => "top",
             Self::User(..) => "user",
             Self::Once(_) => "once",
@@ -74,6 +75,7 @@ impl Accumulator {
             "percentile" => Self::Percentile(Box::new(QuantileSummary::new(10_000))),
             "counts" => Self::Counts(Box::new(ValueCounts::new(&DataType::Long))),
             "histogram" => Self::Histogram(Box::new(Histogram::new(2))),
+            "type of VARIANT" => Self::Shape(Box::default()),
             "top" => Self::Top(Box::default()),
             "count" => Self::Count(0),
             "sum long" => Self::SumLong(None),
@@ -113,6 +115,7 @@ impl Accumulator {
             Self::Percentile(p) => format!("{} values", p.count()),
             Self::Counts(counts) => format!("{} values", counts.total()),
             Self::Histogram(histogram) => format!("{} bins", histogram.bins().len()),
+            Self::Shape(shape) => shape.text(),
             Self::Top(top) => format!("{} values", top.len()),
             Self::User(state, _) => format!("{state:?}"),
             Self::Once(once) => once.1.show(),
@@ -154,6 +157,7 @@ impl Accumulator {
             Self::Percentile(p) => p.encode(out),
             Self::Counts(counts) => counts.encode(out),
             Self::Histogram(histogram) => histogram.encode(out),
+            Self::Shape(shape) => shape.encode(out),
             Self::Top(top) => top.encode(out),
             Self::User(state, _) => {
                 let row = encode(state);
@@ -215,6 +219,7 @@ impl Accumulator {
             Self::Percentile(p) => p.decode(bytes)?,
             Self::Counts(counts) => counts.decode(bytes)?,
             Self::Histogram(histogram) => histogram.decode(bytes)?,
+            Self::Shape(shape) => shape.decode(bytes)?,
             Self::Top(top) => top.decode(bytes)?,
             Self::User(state, function) => {
                 let length = u32::from_le_bytes(take(bytes)?) as usize;

@@ -6,7 +6,7 @@ use super::fixed_words::FixedWords;
 use super::histogram::Histogram;
 use super::percentile::QuantileSummary;
 use super::sketched::{collected, range, sketched};
-use super::update::{add_rarer, interval_overflow, merge_shapes, too_many_counts, too_many_values};
+use super::update::{add_rarer, interval_overflow, too_many_counts, too_many_values};
 use super::value_counts::ValueCounts;
 use super::{Accumulator, Wide};
 use crate::table::expr::cast::arithmetic_overflow;
@@ -76,7 +76,7 @@ pub(super) enum Input {
         empty: Vec<u8>,
     },
     Histogram(CellFn, usize),
-    /// The types of VARIANT values. The accumulator is the text of their common type.
+    /// The types of VARIANT values.
     Shape(CellFn),
     /// The values, with their frequencies if they have one.
     Counts(CellFn, Option<LongFn>),
@@ -320,9 +320,8 @@ impl Function {
             Input::SumInterval(..) => Accumulator::SumLong(None),
             Input::TrySum(..) => Accumulator::SumDecimal(None),
             Input::AvgInterval(..) => Accumulator::AvgDecimal(Wide(0), 0),
-            Input::Bitmap(..) | Input::CountMin { .. } | Input::Shape(_) => {
-                Accumulator::Bytes(None)
-            }
+            Input::Shape(_) => Accumulator::Shape(Box::default()),
+            Input::Bitmap(..) | Input::CountMin { .. } => Accumulator::Bytes(None),
             Input::Histogram(_, most) => Accumulator::Histogram(Box::new(Histogram::new(*most))),
             Input::Counts(..) => Accumulator::Counts(Box::new(ValueCounts::new(&self.from))),
             Input::Top { .. } => Accumulator::Top(Box::default()),
@@ -500,10 +499,10 @@ impl Function {
             (A::Bytes(a), A::Bytes(Some(b))) => match (&self.input, a) {
                 (Input::Extreme(_, want), a) => keep(a, b.clone(), *want, Ord::cmp),
                 (Input::Bitmap(_, bitmap), Some(a)) => bitmap.combine(a, b),
-                (Input::Shape(_), Some(a)) => merge_shapes(a, b),
                 (Input::CountMin { shape, .. }, Some(a)) => shape.merge(a, b),
                 (_, a) => *a = Some(b.clone()),
             },
+            (A::Shape(a), A::Shape(b)) => a.merge(b)?,
             (A::Held(a), A::Held(Some(b))) => self.merge_held(a, b),
             (A::Once(a), A::Once(b)) => self.merge_distinct(a, &b.0)?,
             // The later accumulator has no value.

@@ -16,6 +16,7 @@ mod sketched;
 mod top_rows;
 mod update;
 mod value_counts;
+mod variant_shape;
 mod write;
 
 use crate::table::expr::user_function::UserAggregate;
@@ -37,6 +38,7 @@ use percentile::QuantileSummary;
 use std::sync::Arc;
 use top_rows::TopRows;
 use value_counts::ValueCounts;
+use variant_shape::VariantShape;
 pub(in crate::table) use write::value_of_no_rows;
 
 /// The unscaled value of a decimal, aligned to 8 bytes so that an accumulator takes 32 bytes. With
@@ -71,6 +73,8 @@ pub(super) enum Accumulator {
     Percentile(Box<QuantileSummary>),
     Counts(Box<ValueCounts>),
     Histogram(Box<Histogram>),
+    /// For `schema_of_variant_agg`: the common type of the values.
+    Shape(Box<VariantShape>),
     /// For `min_by` and `max_by` of several values.
     Top(Box<TopRows>),
     /// The state of a user-defined aggregate, with its function.
@@ -96,6 +100,7 @@ impl Accumulator {
             }
             Self::Counts(counts) => size_of::<ValueCounts>() + counts.heap_bytes(),
             Self::Histogram(histogram) => size_of::<Histogram>() + histogram.heap_bytes(),
+            Self::Shape(shape) => size_of::<VariantShape>() + shape.heap_bytes(),
             Self::Top(top) => size_of::<TopRows>() + top.heap_bytes(),
             Self::User(values, _) => {
                 size_of_val(&**values) + values.iter().map(own_bytes).sum::<usize>()

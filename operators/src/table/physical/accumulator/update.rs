@@ -11,9 +11,8 @@ use crate::table::expr::cell::{Cell, field, order};
 use crate::table::expr::compile::{CellFn, Cx, EvalError, LongFn, failed};
 use crate::table::expr::functions::xxhash64;
 use crate::table::row::RowWriter;
-use crate::table::text::utf8;
 use crate::table::types::DataType;
-use crate::table::variant::{Shape, Variant, merge, shape_of};
+use crate::table::variant::{Variant, type_of};
 use std::cmp::Ordering;
 
 /// Adds a record to an accumulator.
@@ -154,14 +153,10 @@ fn add_sketched(
         (Input::Counts(f, frequency), A::Counts(counts)) => {
             add_counted(f, frequency.as_ref(), counts, cx)?;
         }
-        (Input::Shape(f), A::Bytes(held)) => {
+        (Input::Shape(f), A::Shape(held)) => {
             let cell = f(cx)?;
             if !cell.is_null() {
-                let shape = shape_of(Variant::new(cell.bytes())).to_string().into_bytes();
-                match held {
-                    Some(held) => merge_shapes(held, &shape),
-                    None => *held = Some(shape),
-                }
+                held.add(type_of(Variant::new(cell.bytes())))?;
             }
         }
         (Input::Bitmap(f, bitmap), A::Bytes(held)) => add_bitmap(f, *bitmap, held, cx)?,
@@ -178,14 +173,6 @@ fn add_sketched(
         _ => unreachable!("`start` made the accumulator"),
     }
     Ok(())
-}
-
-/// Merges the texts of two types of VARIANT values.
-pub(super) fn merge_shapes(held: &mut Vec<u8>, other: &[u8]) {
-    if held != other {
-        let parsed = |text: &[u8]| Shape::parse(&utf8::decode(text));
-        *held = merge(parsed(held), parsed(other)).to_string().into_bytes();
-    }
 }
 
 /// Replaces the value by that of the record. A NULL is skipped if `ignores_nulls`.

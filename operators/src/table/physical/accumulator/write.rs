@@ -87,7 +87,6 @@ impl Function {
             A::Bytes(None) => match &self.input {
                 Input::Bitmap(_, bitmap) => writer.bytes(index, &bitmap.start()),
                 Input::CountMin { empty, .. } => writer.bytes(index, empty),
-                Input::Shape(_) => writer.bytes(index, DataType::Null.to_string().as_bytes()),
                 _ => {}
             },
             A::Values(values)
@@ -102,6 +101,7 @@ impl Function {
                     writer.bytes(index, &text);
                 }
             }
+            A::Shape(shape) => writer.bytes(index, shape.text().as_bytes()),
             A::Values(values) => values.write(writer, index),
             A::Distinct(sketch) => writer.long(index, sketch.estimate() as i64),
             A::Percentile(p) if p.count() > 0 => {

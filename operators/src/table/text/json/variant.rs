@@ -1,11 +1,13 @@
 //! VARIANT values from JSON text and as JSON text.
 
 use crate::table::datetime::{SECOND_US, Tz, to_local, write_date, write_timestamp};
+use crate::table::deep_recursion::on_stack;
 use crate::table::text::java_double::{write_double, write_float};
 use crate::table::text::json::token::{Features, InvalidJson, Token, Tokens};
-use crate::table::text::json::write::{write_string, write_text};
+use crate::table::text::json::write::{Text, write_string, write_text};
+use crate::table::types::DECIMAL_DIGITS_MAX;
 use crate::table::value::write_decimal;
-use crate::table::variant::{BuildError, Builder, Content, Variant, on_stack};
+use crate::table::variant::{BuildError, Builder, Content, Variant};
 use base64::Engine;
 use std::fmt::{self, Write};
 
@@ -19,9 +21,6 @@ const STRICT: Features = Features {
     comments: false,
     any_escape: false,
 };
-
-/// The most digits of a decimal, and of its fraction.
-const DIGITS_MAX: usize = 38;
 
 /// Why a text is not parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,13 +108,13 @@ fn number(text: &str, builder: &mut Builder) {
 fn decimal(text: &str) -> Option<(i128, u8)> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if fraction.len() > DIGITS_MAX {
+    if fraction.len() > usize::from(DECIMAL_DIGITS_MAX) {
         return None;
     }
     let significant = whole.trim_start_matches('0').bytes().chain(fraction.bytes());
     let mut unscaled = 0i128;
     for digit in significant {
-        if !digit.is_ascii_digit() || unscaled >= 10i128.pow(DIGITS_MAX as u32 - 1) {
+        if !digit.is_ascii_digit() || unscaled >= 10i128.pow(u32::from(DECIMAL_DIGITS_MAX) - 1) {
             return None;
         }
         unscaled = unscaled * 10 + i128::from(digit - b'0');
@@ -154,16 +153,6 @@ pub fn write_variant(value: Variant<'_>, zone: Tz, out: &mut Vec<u8>) {
             // Writing to memory does not fail.
             let _ = write_scalar(scalar, zone, out);
         }
-    }
-}
-
-/// Implements `fmt::Write` for a byte buffer.
-struct Text<'o>(&'o mut Vec<u8>);
-
-impl Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
     }
 }
 
@@ -213,9 +202,8 @@ mod tests {
 
     /// The JSON text of the value that a JSON text denotes.
     fn written(json: &str) -> Result<String, VariantError> {
-        let (mut builder, mut cell, mut text) = (Builder::default(), Vec::new(), Vec::new());
-        parse_variant(json, &mut builder)?;
-        builder.finish(&mut cell)?;
+        let (mut cell, mut text) = (Vec::new(), Vec::new());
+        Builder::with(&mut cell, |builder| parse_variant(json, builder))?;
         write_variant(Variant::new(&cell), Tz::UTC, &mut text);
         Ok(String::from_utf8(text).unwrap())
     }

@@ -274,7 +274,7 @@ fn write_key(key: &Value, data_type: &DataType, out: &mut dyn fmt::Write) -> fmt
 }
 
 /// Implements `fmt::Write` for a byte buffer.
-struct Text<'o>(&'o mut Vec<u8>);
+pub(super) struct Text<'o>(pub &'o mut Vec<u8>);
 
 impl fmt::Write for Text<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {

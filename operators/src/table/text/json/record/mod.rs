@@ -420,7 +420,9 @@ impl Pass<'_, '_> {
                     Scalar::Long(v) => Value::Long(v),
                     Scalar::Double(v) => Value::Double(v),
                     Scalar::Decimal(v) => Value::Decimal(v),
-                    Scalar::Bytes(v) if *data_type == DataType::Binary => {
+                    Scalar::Bytes(v)
+                        if matches!(data_type, DataType::Binary | DataType::Variant) =>
+                    {
                         Value::Binary(v.into_owned())
                     }
                     Scalar::Bytes(v) => Value::String(utf8::decode(&v).into_owned()),
@@ -519,7 +521,7 @@ fn scalar<'t>(
         (Token::Whole, T::Timestamp) => {
             long(whole(tokens.raw()).map(|seconds| seconds.wrapping_mul(1_000_000)))
         }
-        (token, T::Variant) => variant(reading, tokens, token),
+        (token, T::Variant) => variant(tokens, token),
         (_, T::String) => Ok(Scalar::Bytes(match (reading.source, token) {
             (Source::Bytes, Token::Object | Token::Array) => Cow::Borrowed(tokens.whole()?),
             (Source::Bytes, _) => Cow::Borrowed(tokens.raw()),
@@ -535,26 +537,22 @@ fn scalar<'t>(
 }
 
 /// Reads a value of any kind as a VARIANT.
-fn variant(
-    reading: &JsonReadOptions,
-    tokens: &mut Tokens<'_>,
-    token: Token,
-) -> Result<Scalar<'static>, Fault> {
-    let mut builder = Builder::default();
+fn variant(tokens: &mut Tokens<'_>, token: Token) -> Result<Scalar<'static>, Fault> {
     let mut out = Vec::new();
-    let built = match token {
+    let built = Builder::with(&mut out, |builder| match token {
         // An object or array is consumed before it is converted, so that the record can be read on
         // if the conversion fails.
         Token::Object | Token::Array => {
-            let mut inner = Tokens::new(tokens.whole()?, reading.features, reading.source);
+            let whole = tokens.whole()?;
+            let mut inner = tokens.of_part(whole);
             match inner.next()? {
-                Some(token) => read_variant(&mut inner, token, &mut builder),
-                None => return Err(Fault(NOT_JSON)),
+                Some(token) => read_variant(&mut inner, token, builder),
+                None => Err(VariantError::Invalid),
             }
         }
-        token => read_variant(tokens, token, &mut builder),
-    };
-    match built.and_then(|()| builder.finish(&mut out).map_err(VariantError::Build)) {
+        token => read_variant(tokens, token, builder),
+    });
+    match built {
         Ok(()) => Ok(Scalar::Bytes(Cow::Owned(out))),
         Err(VariantError::Invalid) => Err(Fault(NOT_JSON)),
         Err(VariantError::Build(_)) => Err(Fault(NOT_ITS_TYPE)),

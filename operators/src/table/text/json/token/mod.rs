@@ -207,6 +207,14 @@ impl<'j> Tokens<'j> {
         }
     }
 
+    /// Creates a tokenizer for a part of the input, with the same grammar.
+    pub fn of_part(&self, part: &'j [u8]) -> Self {
+        // A part may begin with what is a byte order mark at the start of the input.
+        let mut tokens = Self::checked(part, self.features, self.source, self.is_utf8);
+        tokens.at = 0;
+        tokens
+    }
+
     /// Creates a tokenizer for a string, for SQL functions.
     pub fn of_text(text: &'j str, features: Features) -> Self {
         Self::checked(text.as_bytes(), features, Source::Chars, true)
