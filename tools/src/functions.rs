@@ -49,10 +49,8 @@ fn list() {
 pub(crate) fn describe(name: &str) -> Result<(), String> {
     let docs = function_docs::named(name);
     if docs.is_empty() {
-        if let Some(reason) = functions_not_here::reason(&name.to_ascii_lowercase()) {
-            return Err(format!(
-                "NOT_YET_SUPPORTED: the function `{name}` of Spark is not here\n  fix: {reason}"
-            ));
+        if let Some(error) = functions_not_here::error(&name.to_ascii_lowercase()) {
+            return Err(error.to_string());
         }
         let near = function_docs::near(name);
         let near = match near.as_slice() {
@@ -145,7 +143,9 @@ fn page() -> String {
     );
     for entry in NOT_HERE {
         let names: Vec<_> = entry.names.iter().copied().map(code).collect();
-        page.push_str(&format!("| {} | {} |\n", names.join(", "), entry.reason));
+        let end = if entry.instead.is_empty() { "" } else { ". " };
+        let why = format!("{}{end}{}", entry.reason, entry.instead);
+        page.push_str(&format!("| {} | {why} |\n", names.join(", ")));
     }
     page
 }

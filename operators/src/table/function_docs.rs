@@ -105,9 +105,8 @@ pub fn named(name: &str) -> Vec<FunctionDoc> {
 /// The names of the functions that are nearest to an unknown one: at most three, nearest first. The
 /// list is empty if none is similar.
 pub fn near(name: &str) -> Vec<String> {
-    let is_name = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
     let docs = all();
-    let names = docs.iter().map(|doc| doc.name.as_str()).filter(|known| is_name(known));
+    let names = docs.iter().filter(|doc| !doc.is_operator()).map(|doc| doc.name.as_str());
     let mut near = nearest(name, names);
     near.retain(|(off, _)| *off <= 2 || off * 3 <= name.len());
     near.dedup();

@@ -1,13 +1,17 @@
 //! The functions of Spark that are not here, with the reasons. The test
 //! `function_docs` of the command line compares the names with those of Spark.
 
+use crate::table::error::PlanError;
+
 /// Functions that are not here for the same reason.
 #[derive(Clone, Copy, Debug)]
 pub struct NotHere {
     /// The names in lower case.
     pub names: &'static [&'static str],
-    /// Why they are not here, and what to use instead.
+    /// Why they are not here.
     pub reason: &'static str,
+    /// What to use instead; empty if there is nothing.
+    pub instead: &'static str,
 }
 
 /// All functions that are not here.
@@ -75,43 +79,60 @@ pub const NOT_HERE: &[NotHere] = &[
             "tuple_union_theta_double",
             "tuple_union_theta_integer",
         ],
-        reason: "a sketch of the library Apache DataSketches; `approx_count_distinct`, \
-                 `percentile_approx` and `count_min_sketch` are here",
+        reason: "a sketch of the library Apache DataSketches",
+        instead: "`approx_count_distinct`, `percentile_approx` and `count_min_sketch` are here",
     },
     NotHere {
         names: &["st_asbinary", "st_geogfromwkb", "st_geomfromwkb", "st_setsrid", "st_srid"],
         reason: "there are no types of geography and geometry",
+        instead: "",
     },
     NotHere {
         names: &["java_method", "reflect", "try_reflect"],
-        reason: "it calls a method of Java; a user-defined function in Rust does the same",
+        reason: "it calls a method of Java",
+        instead: "A user-defined function in Rust does the same",
     },
     NotHere {
         names: &["make_interval", "try_make_interval"],
-        reason: "there is no interval of months, days and microseconds; `make_ym_interval` and \
-                 `make_dt_interval` make the others",
+        reason: "there is no interval of months, days and microseconds",
+        instead: "`make_ym_interval` and `make_dt_interval` make the others",
     },
     NotHere {
         names: &["from_xml", "schema_of_xml", "to_xml"],
-        reason: "XML is no format of rows yet; `xpath` and its like read it",
+        reason: "XML is no format of rows yet",
+        instead: "`xpath` and its like read it",
     },
-    NotHere { names: &["time"], reason: "`CAST(x AS TIME)` does the same" },
-    NotHere { names: &["vector_avg", "vector_sum"], reason: "it is not built yet" },
+    NotHere {
+        names: &["time"],
+        reason: "a call of the type TIME is not a cast",
+        instead: "Write CAST(x AS TIME)",
+    },
+    NotHere { names: &["vector_avg", "vector_sum"], reason: "it is not built yet", instead: "" },
     NotHere {
         names: &["monotonically_increasing_id", "spark_partition_id"],
-        reason: "rows are in no numbered partitions; `row_number() OVER (ORDER BY …)` numbers rows",
+        reason: "rows are in no numbered partitions",
+        instead: "`row_number() OVER (ORDER BY …)` numbers rows",
     },
     NotHere {
         names: &["input_file_block_length", "input_file_block_start", "input_file_name"],
-        reason: "the column `_metadata.file_path` of a file source tells the file",
+        reason: "a row does not remember its file",
+        instead: "The column `_metadata.file_path` of a file source tells it",
     },
     NotHere {
         names: &["current_path", "measure", "python_worker_logs"],
         reason: "it is about catalogs, metric views or workers of Spark, which are not here",
+        instead: "",
     },
 ];
 
-/// Why a function of Spark is not here; `None` for any other name. The name is in lower case.
-pub fn reason(name: &str) -> Option<&'static str> {
-    NOT_HERE.iter().find(|entry| entry.names.contains(&name)).map(|entry| entry.reason)
+/// The error of a call of a function of Spark that is not here; `None` for any other name. The name
+/// is in lower case.
+pub fn error(name: &str) -> Option<PlanError> {
+    let entry = NOT_HERE.iter().find(|entry| entry.names.contains(&name))?;
+    let what = format!("the function `{name}` ({})", entry.reason);
+    let mut error = PlanError::not_yet(what);
+    if !entry.instead.is_empty() {
+        error.fix = entry.instead.to_string();
+    }
+    Some(error)
 }

@@ -81,8 +81,8 @@ impl Tz {
         (-MAX_S..=MAX_S).contains(&offset_s).then_some(Self(Kind::Fixed(offset_s, 0)))
     }
 
-    /// Whether the zone has the same offset from UTC at all times. False for regions, also for those
-    /// whose clocks have not changed for long.
+    /// Whether the zone is known to have the same offset from UTC at all times. False for a place
+    /// such as Asia/Tokyo, even if its clocks have not changed for long.
     pub fn is_fixed(self) -> bool {
         match self.0 {
             Kind::Fixed(..) => true,

@@ -308,7 +308,7 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
         Expr::Over(over) => Err(PlanError::new(
             "UNSUPPORTED_EXPR_FOR_OPERATOR",
             format!("the window function `{}` is used where there are no windows", over.call),
-            "Select it under a name, and use that in ORDER BY; filter by it in QUALIFY",
+            "Use it in the SELECT list with a name, then ORDER BY that name; use QUALIFY to filter by it",
         )),
         Expr::Cast { expr, to, lenient } => {
             resolve_with(expr, scope, hook).and_then(|inner| cast(inner, to, *lenient))

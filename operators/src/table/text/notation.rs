@@ -95,6 +95,18 @@ impl Notation {
         })
     }
 
+    /// Like [`with_patterns`](Self::with_patterns), with the zone of the option `timeZone`, or of the
+    /// session.
+    pub fn with_options(
+        get: &mut dyn FnMut(&'static str) -> Option<String>,
+        direction: Direction,
+        session_zone: Tz,
+    ) -> PlanResult<Self> {
+        let notation = Self::with_patterns(get, direction)?;
+        let zone = get("timeZone").map(|name| crate::table::datetime::zone(&name)).transpose()?;
+        Ok(Self { zone: zone.unwrap_or(session_zone), ..notation })
+    }
+
     /// Parses a TIME to nanoseconds since midnight.
     pub fn time(&self, text: &str) -> Option<i64> {
         match &self.time {

@@ -217,12 +217,7 @@ fn write_options(options: &Options) -> PlanResult<WriteOptions> {
 }
 
 fn write_notation(options: &Options, zone: Tz) -> PlanResult<Notation> {
-    let notation = Notation::with_patterns(&mut |name| get(options, name), Direction::Write)?;
-    let zone = match get(options, "timeZone") {
-        Some(name) => crate::table::datetime::zone(&name)?,
-        None => zone,
-    };
-    Ok(Notation { zone, ..notation })
+    Notation::with_options(&mut |name| get(options, name), Direction::Write, zone)
 }
 
 fn to_csv(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

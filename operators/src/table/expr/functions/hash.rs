@@ -118,14 +118,18 @@ fn hex(bytes: &[u8]) -> String {
 
 fn hashable(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
     match args.iter().find(|arg| !arg.data_type.is_orderable()) {
-        Some(arg) => Err(PlanError::new(
-            match arg.data_type.has_variant() {
-                true => "DATATYPE_MISMATCH.HASH_VARIANT_TYPE",
-                false => "DATATYPE_MISMATCH.HASH_MAP_TYPE",
-            },
-            format!("`{name}` takes no maps and no VARIANT, but `{arg}` is {}", arg.data_type),
-            "Hash the map's entries: map_entries gives them as an array",
-        )),
+        Some(arg) => {
+            let (condition, fix) = match arg.data_type.has_variant() {
+                true => ("DATATYPE_MISMATCH.HASH_VARIANT_TYPE", "Hash its text: CAST(v AS STRING)"),
+                false => (
+                    "DATATYPE_MISMATCH.HASH_MAP_TYPE",
+                    "Hash the map's entries: map_entries gives them as an array",
+                ),
+            };
+            let reason =
+                format!("`{name}` takes no maps and no VARIANT, but `{arg}` is {}", arg.data_type);
+            Err(PlanError::new(condition, reason, fix))
+        }
         None => Ok(Typed::new(args, to, false)),
     }
 }

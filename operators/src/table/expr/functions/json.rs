@@ -362,12 +362,8 @@ fn notation_of(options: &[(String, String)], direction: Direction) -> PlanResult
         let found = options.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     };
-    let mut notation =
-        Notation::with_patterns(&mut |name| get(name).map(str::to_string), direction)?;
-    if let Some(name) = get("timeZone") {
-        notation.zone = crate::table::datetime::zone(name)?;
-    }
-    Ok(notation)
+    let zone = Notation::default().zone;
+    Notation::with_options(&mut |name| get(name).map(str::to_string), direction, zone)
 }
 
 /// Rejects the mode DROPMALFORMED, in which a malformed text would have no result.

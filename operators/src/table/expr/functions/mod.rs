@@ -162,9 +162,7 @@ fn find(name: &str) -> PlanResult<&'static Function> {
     let lower = lower(name);
     let canonical = canonical(&lower);
     registered(canonical).ok_or_else(|| {
-        if let Some(reason) = functions_not_here::reason(canonical) {
-            let mut error = PlanError::not_yet(format_args!("the function `{canonical}`"));
-            error.fix = format!("{}{}", reason[..1].to_uppercase(), &reason[1..]);
+        if let Some(error) = functions_not_here::error(canonical) {
             return error;
         }
         let near: Vec<_> =

@@ -5,6 +5,7 @@
 
 use super::registry::{Call, Function, Typed, any_nullable, called, expect, typed};
 use super::seed_index;
+use super::string_rare::bounded;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements};
 use crate::table::expr::compile::{Compiled, bytes_fn, double_fn, failed, fold};
@@ -127,6 +128,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                         "Use a length from 0",
                     );
                 };
+                bounded(length)?;
                 let mut state = state.borrow_mut();
                 let letter = |_| {
                     let word = state.bits(32) as i32;
@@ -153,7 +155,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
 const LETTERS: &[u8; 62] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
 fn check_constant(name: &str, arg: &Resolved) -> PlanResult<()> {
-    if arg.is_constant() {
+    if arg.is_foldable() {
         return Ok(());
     }
     Err(PlanError::new(

@@ -1,7 +1,7 @@
 //! The functions `xpath…`: values that an XPath 1.0 expression selects from an XML text.
 //!
 //! As in Spark, names have no namespaces: `a/b` also selects `b` of a default namespace. A text is
-//! parsed for each call; a path is compiled once per thread. Nesting is limited, because the parser
+//! parsed for each call; a thread keeps the compiled paths, at most [`PATHS_MAX`]. Nesting is limited, because the parser
 //! of paths and the evaluation are recursive, and the parser of XML searches all open elements for
 //! the namespace of each new one.
 
@@ -15,6 +15,7 @@ use crate::table::types::DataType;
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use sxd_document::dom::{ChildOfElement, Element};
 use sxd_document::{Package, parser};
@@ -27,8 +28,8 @@ use DataType as T;
 const DEPTH_MAX: usize = 128;
 /// The start of a document type declaration.
 const DOCTYPE: &str = "<!DOCTYPE";
-/// How many compiled paths a thread keeps.
-const PATHS_MAX: usize = 16;
+/// How many compiled paths a thread keeps. With one more it starts again.
+const PATHS_MAX: usize = 1024;
 
 /// Declares a function of an XML text and a path that gives one value.
 const fn of_path(
@@ -133,22 +134,22 @@ fn evaluated<'a>(
 }
 
 thread_local! {
-    /// The last compiled paths. They cannot move to another thread, as a compiled expression may.
-    static PATHS: RefCell<Vec<(String, Rc<XPath>)>> = const { RefCell::new(Vec::new()) };
+    /// Compiled paths. They cannot move to another thread, as a compiled expression may.
+    static PATHS: RefCell<HashMap<String, Rc<XPath>>> = RefCell::default();
 }
 
 /// Compiles a path, or takes it from the cache of the thread. The error tells why the text is not
 /// a path.
 fn compiled(path: &str) -> Result<Rc<XPath>, String> {
     PATHS.with_borrow_mut(|paths| {
-        if let Some(at) = paths.iter().position(|(known, _)| known == path) {
-            return Ok(paths[at].1.clone());
+        if let Some(known) = paths.get(path) {
+            return Ok(known.clone());
         }
         let compiled = Rc::new(compile(path)?);
         if paths.len() == PATHS_MAX {
-            paths.remove(0);
+            paths.clear();
         }
-        paths.push((path.to_string(), compiled.clone()));
+        paths.insert(path.to_string(), compiled.clone());
         Ok(compiled)
     })
 }

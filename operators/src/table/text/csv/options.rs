@@ -1,7 +1,7 @@
 //! The CSV options shared by the file reader, the file writer and the CSV functions of SQL.
 
+use crate::table::datetime::Tz;
 use crate::table::datetime::pattern::Direction;
-use crate::table::datetime::{Tz, zone};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::text::csv::dialect::{Dialect, LineEnd, UnescapedQuote};
 use crate::table::text::csv::values::Values;
@@ -158,11 +158,7 @@ fn unescaped_quote(get: &mut Get<'_>) -> PlanResult<UnescapedQuote> {
 }
 
 fn notation(get: &mut Get<'_>, session_zone: Tz) -> PlanResult<Notation> {
-    let mut notation = Notation::with_patterns(get, Direction::Read)?;
-    notation.zone = match get("timeZone") {
-        Some(name) => zone(&name)?,
-        None => session_zone,
-    };
+    let mut notation = Notation::with_options(get, Direction::Read, session_zone)?;
     let words = [
         ("nanValue", &mut notation.nan),
         ("positiveInf", &mut notation.positive_infinity),
