@@ -11,7 +11,7 @@
 //! padding.
 //! Version 1 has a header of 8 bytes and stores microseconds where version 2 stores `wall_ns`.
 
-use crate::checkpoint::log_entry::OTHER_VERSION;
+use crate::checkpoint::log_entry::Fault;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The first bytes of a version 2 file.
@@ -195,23 +195,23 @@ impl FileHeader {
 
     /// Decodes a header. A header of version 1 has only its magic, so its fields are 0. The error
     /// describes the damage, or says that the version or the stride is not supported.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Fault> {
         if bytes.starts_with(MAGIC_V1) {
             return Ok(Self { version: 1, ..Self::default() });
         }
         if !bytes.starts_with(&MAGIC[..6]) {
-            return Err("it does not start with the magic bytes of a capture");
+            return Err(Fault::Damaged("it does not start with the magic bytes of a capture"));
         }
         let header = bytes.get(..FILE_HEADER_BYTES).ok_or("its header is truncated")?;
         if u32_at(header, 12) != header_crc(header) {
-            return Err("its header does not match its CRC");
+            return Err(Fault::Damaged("its header does not match its CRC"));
         }
         if !bytes.starts_with(MAGIC) {
-            return Err(OTHER_VERSION);
+            return Err(Fault::OtherVersion);
         }
         let stride_bytes = u32_at(header, 52);
         if stride_bytes != 0 && u64::from(stride_bytes) != STRIDE_BYTES {
-            return Err("the distance of its sync marks is not supported by this program");
+            return Err(Fault::OtherVersion);
         }
         Ok(Self {
             version: 2,

@@ -12,6 +12,7 @@ use super::format::{
     TRAILER_BYTES, TRAILER_MAGIC, block_bytes, decode, u32_at, u64_at,
 };
 use super::index::{self, Entry, Time};
+use crate::checkpoint::log_entry::{Fault, OTHER_VERSION, OTHER_VERSION_FIX};
 use crate::error::EngineError;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -112,8 +113,7 @@ enum Step {
 
 impl<R: Read + Seek> CaptureReader<R> {
     /// Reads the header, and the totals if the file was closed properly. `name` is used in error
-    /// messages. The error is `NOT_A_CAPTURE` if the header is missing, damaged or of another
-    /// version.
+    /// messages. The error is `NOT_A_CAPTURE` if the header is missing or damaged.
     pub fn new(mut input: R, name: impl Into<String>) -> Result<Self, EngineError> {
         let name = name.into();
         let fails = |error: &io::Error| unreadable(&name, error);
@@ -122,12 +122,17 @@ impl<R: Read + Seek> CaptureReader<R> {
         let mut first = Vec::with_capacity(FILE_HEADER_BYTES);
         let read = (&mut input).take(FILE_HEADER_BYTES as u64).read_to_end(&mut first);
         read.map_err(|error| fails(&error))?;
-        let header = FileHeader::decode(&first).map_err(|what| {
-            EngineError::operator(
+        let header = FileHeader::decode(&first).map_err(|fault| match fault {
+            Fault::Damaged(what) => EngineError::operator(
                 "NOT_A_CAPTURE",
                 format!("{name} cannot be read as a capture: {what}"),
                 "Packet captures (pcap, pcapng) are converted by `millstream import-pcap`",
-            )
+            ),
+            Fault::OtherVersion => EngineError::operator(
+                "CAPTURE_VERSION_UNSUPPORTED",
+                format!("{name} was written by {OTHER_VERSION}"),
+                OTHER_VERSION_FIX,
+            ),
         })?;
         let mut reader = Self {
             input,

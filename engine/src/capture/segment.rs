@@ -5,7 +5,7 @@ use super::format::{
     FileHeader, HEAD_BYTES as HEAD, Head, MAX_PAYLOAD, block_bytes, decode, decode_head, u32_at,
     u64_at,
 };
-use crate::checkpoint::log_entry::{damaged, unreadable};
+use crate::checkpoint::log_entry::{Fault, damaged, unreadable};
 use crate::error::EngineError;
 use std::path::{Path, PathBuf};
 
@@ -148,7 +148,7 @@ pub struct Content {
     /// What is there.
     pub tear: Tear,
     /// What is wrong with the segment's header, if it is neither valid nor unwritten.
-    pub header_error: Option<&'static str>,
+    pub header_error: Option<Fault>,
 }
 
 impl Content {
@@ -177,7 +177,7 @@ impl Content {
     /// The error of a segment with this damaged content.
     pub fn damaged(&self, path: &Path) -> EngineError {
         match self.header_error {
-            Some(what) => damaged(path, what),
+            Some(fault) => fault.error(path),
             None => damaged(path, &format!("no intact block begins at byte {}", self.at)),
         }
     }

@@ -304,6 +304,26 @@ fn files_of_the_previous_version_are_read() {
 }
 
 #[test]
+fn a_capture_of_another_version_is_not_called_damaged() {
+    let intact = FileHeader { version: 2, ..FileHeader::default() }.encode();
+    // The version, and the distance of the marks.
+    for (at, byte) in [(7, b'3'), (52, 7)] {
+        let mut bytes = intact.to_vec();
+        bytes[at] = byte;
+        let crc = crc32fast::hash(&[&bytes[..12], &bytes[16..]].concat());
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        let error = CaptureReader::new(Cursor::new(&bytes), "some.file").err().unwrap();
+        assert_eq!(error.condition(), "CAPTURE_VERSION_UNSUPPORTED");
+        assert!(error.to_string().contains("some.file"), "{error}");
+        let path = std::env::temp_dir().join(format!("millstream-v3-{}.cap", std::process::id()));
+        std::fs::write(&path, &bytes).unwrap();
+        let content = Content::read(&path, |_, _| {}).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(content.damaged(&path).condition(), "CHECKPOINT_VERSION_UNSUPPORTED");
+    }
+}
+
+#[test]
 fn a_file_that_is_not_a_capture_is_an_error_with_its_name() {
     for bytes in [&b""[..], b"MSCAPT", b"MSCAPT03 and more", &[0xD4, 0xC3, 0xB2, 0xA1], &[0; 100]] {
         let error = CaptureReader::new(Cursor::new(bytes), "some.file").err().unwrap();

@@ -17,8 +17,42 @@ use std::path::Path;
 
 const VERSION: &str = "v1";
 const CRC: &str = "crc32 ";
-/// What is wrong with a file of another format version, whose content is intact.
-pub const OTHER_VERSION: &str = "its version is not supported by this program";
+
+/// Why the content of a file cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails a check.
+    Damaged(&'static str),
+    /// It is intact, and this program does not support its format version.
+    OtherVersion,
+}
+
+impl From<&'static str> for Fault {
+    fn from(what: &'static str) -> Self {
+        Self::Damaged(what)
+    }
+}
+
+impl Fault {
+    /// The error of a checkpoint file with this fault.
+    pub fn error(self, path: &Path) -> EngineError {
+        match self {
+            Self::Damaged(what) => damaged(path, what),
+            Self::OtherVersion => EngineError::operator(
+                "CHECKPOINT_VERSION_UNSUPPORTED",
+                format!("{} was written by {OTHER_VERSION}", path.display()),
+                OTHER_VERSION_FIX,
+            ),
+        }
+    }
+}
+
+/// The writer of a file whose version is not supported.
+pub(crate) const OTHER_VERSION: &str =
+    "another version of Millstream: its version is not supported by this program";
+/// The fix for such a file.
+pub(crate) const OTHER_VERSION_FIX: &str =
+    "Use the version of Millstream that wrote it, or a later one. The file is not changed";
 
 /// Formats an entry. No line may contain a line end.
 pub fn format<'l>(lines: impl IntoIterator<Item = &'l str>) -> String {
@@ -34,20 +68,20 @@ pub fn format<'l>(lines: impl IntoIterator<Item = &'l str>) -> String {
     text
 }
 
-/// Parses the lines of an entry. The error describes the damage.
-pub fn parse(bytes: &[u8]) -> Result<Vec<&str>, &'static str> {
+/// Parses the lines of an entry.
+pub fn parse(bytes: &[u8]) -> Result<Vec<&str>, Fault> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text")?;
     let body = text.strip_suffix('\n').ok_or("its end is missing")?;
     let (body, last) = body.rsplit_once('\n').ok_or("it has too few lines")?;
     let crc = last.strip_prefix(CRC).ok_or("its last line is not its CRC")?;
     let body = &text[..=body.len()];
     if u32::from_str_radix(crc, 16) != Ok(crc32fast::hash(body.as_bytes())) {
-        return Err("its CRC does not match its content");
+        return Err(Fault::Damaged("its CRC does not match its content"));
     }
     let mut lines = body.lines();
     match lines.next() {
         Some(VERSION) => Ok(lines.collect()),
-        _ => Err(OTHER_VERSION),
+        _ => Err(Fault::OtherVersion),
     }
 }
 
@@ -70,16 +104,8 @@ pub fn write_failed(path: &Path, error: &io::Error) -> EngineError {
     EngineError::operator("CHECKPOINT_WRITE_FAILED", reason, fix)
 }
 
-/// The error of a file whose content fails its check, or which has [another
-/// version](OTHER_VERSION).
+/// The error of a file whose content fails a check.
 pub fn damaged(path: &Path, what: &str) -> EngineError {
-    if what == OTHER_VERSION {
-        return EngineError::operator(
-            "CHECKPOINT_VERSION_UNSUPPORTED",
-            format!("{} was written by another version of Millstream: {what}", path.display()),
-            "Use the version of Millstream that wrote it, or a later one. The file is not changed",
-        );
-    }
     let reason = format!("{} is damaged: {what}", path.display());
     EngineError::operator(
         "CHECKPOINT_DAMAGED",
@@ -109,7 +135,7 @@ pub fn unreadable(path: &Path, error: &io::Error) -> EngineError {
 /// version.
 pub fn read(storage: &dyn Storage, path: &Path) -> Result<Vec<String>, EngineError> {
     let bytes = storage.read(path).map_err(|error| unreadable(path, &error))?;
-    let lines = parse(&bytes).map_err(|what| damaged(path, what))?;
+    let lines = parse(&bytes).map_err(|fault| fault.error(path))?;
     Ok(lines.into_iter().map(str::to_string).collect())
 }
 
@@ -150,8 +176,7 @@ mod tests {
     fn another_version_is_not_damage() {
         let body = "v2\n{}\n";
         let text = format!("{body}{CRC}{:08x}\n", crc32fast::hash(body.as_bytes()));
-        let what = parse(text.as_bytes()).unwrap_err();
-        let error = damaged(Path::new("offsets/7"), what);
+        let error = parse(text.as_bytes()).unwrap_err().error(Path::new("offsets/7"));
         assert_eq!(error.condition(), "CHECKPOINT_VERSION_UNSUPPORTED");
         let error = error.to_string();
         assert!(error.contains("offsets/7") && !error.contains("backup"), "{error}");

@@ -11,7 +11,7 @@
 //!
 //! *Threads.* Written by the driver's thread.
 
-use crate::checkpoint::log_entry::{OTHER_VERSION, damaged, unreadable};
+use crate::checkpoint::log_entry::{Fault, damaged, unreadable};
 use crate::cores::yield_to_worker;
 use crate::env::storage::Storage;
 use crate::error::EngineError;
@@ -225,7 +225,7 @@ impl StateFile {
             return Err(damaged(path, "the CRC of its tail does not match"));
         }
         if tail[7] != MAGIC[7] {
-            return Err(damaged(path, OTHER_VERSION));
+            return Err(Fault::OtherVersion.error(path));
         }
         let found = FileOwner {
             checkpoint: word(8),

@@ -131,7 +131,7 @@ impl FileLog {
         match lines.next() {
             Some("v1") => Ok(lines.filter(|line| !line.is_empty()).map(str::to_string).collect()),
             Some(line) if line.strip_prefix('v').is_some_and(|n| n.parse::<u32>().is_ok()) => {
-                Err(log_entry::damaged(path, log_entry::OTHER_VERSION))
+                Err(log_entry::Fault::OtherVersion.error(path))
             }
             _ => Err(log_entry::damaged(path, "its first line is not 'v1'")),
         }
