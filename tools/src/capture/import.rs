@@ -53,10 +53,10 @@ pub(crate) struct Args {
     /// Only this connection, numbered by first packet; may be repeated
     #[arg(long, value_name = "N")]
     connection: Vec<u32>,
-    /// Only packets at or after this time, such as 2026-03-01T12:30:00Z
+    /// Only events at or after this time, such as 2026-03-01T12:30:00Z
     #[arg(long, value_name = "TIME", value_parser = times::parse_wall_ns)]
     from: Option<i64>,
-    /// Only packets before this time
+    /// Only events before this time
     #[arg(long, value_name = "TIME", value_parser = times::parse_wall_ns)]
     to_time: Option<i64>,
     /// How to continue after a gap in a stream
@@ -181,7 +181,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     bar.clear();
-    let is_nothing = importer.counts().packets == 0 && damaged.len() == args.files.len();
+    let is_nothing = importer.packets() == 0 && damaged.len() == args.files.len();
     let last = args.files.last().map(PathBuf::as_path).unwrap_or(Path::new(""));
     let (mut writer, counts) =
         importer.finish().map_err(|ended| failure(last, &args.output, ended))?;

@@ -209,7 +209,6 @@ impl Connections {
         let a_is_low = is_low != (is_opening && packet.acknowledges.is_some());
         let number = *next_number;
         *next_number += 1;
-        out.counts.tcp_connections += 1;
         let opener = if is_opening { Opener::A } else { Opener::Unknown };
         out.open(number, &tuple.info(Protocol::Tcp, opener, a_is_low), !is_opening)?;
         let connection = Connection {

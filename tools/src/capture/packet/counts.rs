@@ -85,6 +85,17 @@ impl Counts {
         self.skipped[reason as usize] += packets;
     }
 
+    /// Counts the records outside the time range as filtered. Of their other counters only those of
+    /// the file itself are kept.
+    pub(super) fn skip_all(&mut self, outside: &Self) {
+        self.packets += outside.packets;
+        self.skip(Skip::Filtered, outside.packets);
+        self.time_backwards += outside.time_backwards;
+        self.caplen_over_len += outside.caplen_over_len;
+        self.no_time += outside.no_time;
+        self.time_out_of_range += outside.time_out_of_range;
+    }
+
     /// The reasons that occurred, with their numbers of packets.
     pub(crate) fn skipped(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         Skip::ALL

@@ -13,9 +13,9 @@ pub(crate) struct Filter {
     pub protocol: Option<u8>,
     pub direction: Option<Direction>,
     pub connections: Vec<u32>,
-    /// Only packets at or after this wall-clock time are imported, in nanoseconds.
+    /// Only events at or after this wall-clock time are imported, in nanoseconds.
     pub from_ns: Option<i64>,
-    /// Only packets before this wall-clock time are imported, in nanoseconds.
+    /// Only events before this wall-clock time are imported, in nanoseconds.
     pub to_ns: Option<i64>,
 }
 

@@ -67,8 +67,9 @@ impl<S: EventSink> Importer<S> {
         }
     }
 
-    pub(crate) fn counts(&self) -> &Counts {
-        &self.out.counts
+    /// The number of packets of all files so far.
+    pub(crate) fn packets(&self) -> u64 {
+        self.out.packets()
     }
 
     /// Reads a file to its end, or to its first damage, which is returned. `progress` is called
@@ -90,9 +91,9 @@ impl<S: EventSink> Importer<S> {
                 Ok(None) => return Ok(None),
                 Err(damage) => return Ok(Some(damage)),
             }
-            let counts = &self.out.counts;
-            if counts.packets.is_multiple_of(PROGRESS_PACKETS) {
-                let (packets, data_bytes) = (counts.packets, counts.data_bytes);
+            let packets = self.out.packets();
+            if packets.is_multiple_of(PROGRESS_PACKETS) {
+                let data_bytes = self.out.data_bytes();
                 if !progress(Progress { file_bytes: records.offset(), packets, data_bytes }) {
                     return Ok(None);
                 }
@@ -105,28 +106,27 @@ impl<S: EventSink> Importer<S> {
     pub(crate) fn finish(mut self) -> Result<(S, Counts), Ended> {
         self.fragments.finish(&mut self.out.counts);
         self.connections.finish(&mut self.out)?;
-        Ok((self.out.sink, self.out.counts))
+        Ok(self.out.finish())
     }
 
     fn record(&mut self, record: &Record<'_>) -> Result<(), Ended> {
+        let last_ns = self.last_ns;
+        if let Some(wall_ns) = record.wall_ns {
+            self.last_ns = Some(wall_ns);
+            self.out.wall_ns = wall_ns;
+            let start_ns = *self.start_ns.get_or_insert(wall_ns);
+            let since = u64::try_from(wall_ns.saturating_sub(start_ns)).unwrap_or(0);
+            self.out.mono_ns = self.out.mono_ns.max(since);
+        }
+        self.out.begin_record();
         let counts = &mut self.out.counts;
-        counts.packets += 1;
         counts.caplen_over_len += u64::from(record.is_over);
         counts.time_out_of_range += u64::from(record.is_clamped);
         match record.wall_ns {
             Some(wall_ns) => {
-                counts.time_backwards += u64::from(self.last_ns.is_some_and(|last| wall_ns < last));
-                self.last_ns = Some(wall_ns);
-                self.out.wall_ns = wall_ns;
-                let start_ns = *self.start_ns.get_or_insert(wall_ns);
-                let since = u64::try_from(wall_ns.saturating_sub(start_ns)).unwrap_or(0);
-                self.out.mono_ns = self.out.mono_ns.max(since);
+                counts.time_backwards += u64::from(last_ns.is_some_and(|last| wall_ns < last));
             }
             None => counts.no_time += 1,
-        }
-        if !self.out.filter.takes_time(self.out.wall_ns) {
-            self.out.counts.skip(Skip::Filtered, 1);
-            return Ok(());
         }
         let decoded = link::packet(record.link, record.frame).and_then(ip::decode);
         match decoded {
@@ -209,7 +209,6 @@ impl<S: EventSink> Importer<S> {
     fn begin_flow(&mut self, tuple: Tuple, is_low: bool) -> Result<u32, Ended> {
         let flow = Flow { number: self.next_number, a_is_low: is_low };
         self.next_number += 1;
-        self.out.counts.udp_flows += 1;
         self.out.open(flow.number, &tuple.info(Protocol::Udp, Opener::A, is_low), false)?;
         let slot = self.free_flows.pop().unwrap_or(self.flow_slots.len() as u32);
         match self.flow_slots.get_mut(slot as usize) {

@@ -5,7 +5,7 @@ use super::counts::Counts;
 use super::filter::Filter;
 use millstream_engine::capture::{
     ConnectionInfo, Direction, FLAG_CUT, FLAG_MIDSTREAM, Gap, GapCause, Head, Ignored,
-    IgnoredReason, Kind, conflict_payload,
+    IgnoredReason, Kind, Protocol, conflict_payload,
 };
 use std::collections::HashMap;
 use std::io;
@@ -54,14 +54,25 @@ impl From<io::Error> for Ended {
     }
 }
 
+/// Packets outside the filter's time range are processed like all others, so that connections keep
+/// their endpoints, numbers and positions. Their events are not written, and they have counters of
+/// their own.
 pub(super) struct Output<S> {
     pub sink: S,
+    /// The counters of the records that are in the time range, or of those that are not, as the
+    /// current record is.
     pub counts: Counts,
+    /// The counters of the other records.
+    other_counts: Counts,
     pub filter: Filter,
     pub policy: GapPolicy,
     /// Wall-clock time of the current record.
     pub wall_ns: i64,
     pub mono_ns: u64,
+    /// Whether the current record is in the filter's time range.
+    is_in_range: bool,
+    /// The connections that were opened outside the time range and have no event in it so far.
+    unopened: HashMap<u32, ConnectionInfo>,
     left: HashMap<(u32, bool), Left>,
 }
 
@@ -74,8 +85,50 @@ pub(super) struct Lane {
 
 impl<S: EventSink> Output<S> {
     pub(super) fn new(sink: S, filter: Filter, policy: GapPolicy) -> Self {
-        let (counts, left) = (Counts::default(), HashMap::new());
-        Self { sink, counts, filter, policy, wall_ns: 0, mono_ns: 0, left }
+        Self {
+            sink,
+            counts: Counts::default(),
+            other_counts: Counts::default(),
+            filter,
+            policy,
+            wall_ns: 0,
+            mono_ns: 0,
+            is_in_range: true,
+            unopened: HashMap::new(),
+            left: HashMap::new(),
+        }
+    }
+
+    /// Starts the record whose times were set.
+    pub(super) fn begin_record(&mut self) {
+        let is_in_range = self.filter.takes_time(self.wall_ns);
+        if is_in_range != self.is_in_range {
+            self.is_in_range = is_in_range;
+            std::mem::swap(&mut self.counts, &mut self.other_counts);
+        }
+        self.counts.packets += 1;
+    }
+
+    /// The number of records so far.
+    pub(super) fn packets(&self) -> u64 {
+        self.counts.packets + self.other_counts.packets
+    }
+
+    /// The number of bytes that were written so far.
+    pub(super) fn data_bytes(&self) -> u64 {
+        // The records outside the time range write none.
+        self.counts.data_bytes + self.other_counts.data_bytes
+    }
+
+    /// Ends the output. Returns the sink, and the counters of the records in the time range, in which
+    /// the other records are counted as skipped.
+    pub(super) fn finish(self) -> (S, Counts) {
+        let (mut counts, outside) = match self.is_in_range {
+            true => (self.counts, self.other_counts),
+            false => (self.other_counts, self.counts),
+        };
+        counts.skip_all(&outside);
+        (self.sink, counts)
     }
 
     fn emit(
@@ -86,6 +139,9 @@ impl<S: EventSink> Output<S> {
         flags: u16,
         payload: &[u8],
     ) -> Result<(), Ended> {
+        if !self.is_in_range {
+            return Ok(());
+        }
         let is_data = !matches!(kind, Kind::Open | Kind::Close);
         if !self.filter.takes_event(lane.connection, lane.direction, is_data) {
             if kind == Kind::Data {
@@ -106,7 +162,22 @@ impl<S: EventSink> Output<S> {
             kind,
             flags,
         };
+        if !self.unopened.is_empty()
+            && let Some(info) = self.unopened.remove(&lane.connection)
+        {
+            self.count_opened(&info);
+            let (direction, kind, flags) = (Direction::In, Kind::Open, FLAG_MIDSTREAM);
+            let open = Head { position: 0, direction, kind, flags, ..head };
+            self.sink.event(&open, &info.encode())?;
+        }
         Ok(self.sink.event(&head, payload)?)
+    }
+
+    fn count_opened(&mut self, info: &ConnectionInfo) {
+        match info.protocol {
+            Protocol::Udp => self.counts.udp_flows += 1,
+            _ => self.counts.tcp_connections += 1,
+        }
     }
 
     pub(super) fn open(
@@ -115,19 +186,28 @@ impl<S: EventSink> Output<S> {
         info: &ConnectionInfo,
         is_midstream: bool,
     ) -> Result<(), Ended> {
+        if !self.is_in_range {
+            self.unopened.insert(connection, *info);
+            return Ok(());
+        }
+        self.count_opened(info);
         let lane = Lane { connection, direction: Direction::In };
         let flags = if is_midstream { FLAG_MIDSTREAM } else { 0 };
         self.emit(lane, Kind::Open, 0, flags, &info.encode())
     }
 
     pub(super) fn close(&mut self, connection: u32) -> Result<(), Ended> {
-        self.forget(connection);
         let lane = Lane { connection, direction: Direction::In };
-        self.emit(lane, Kind::Close, 0, 0, &[])
+        self.emit(lane, Kind::Close, 0, 0, &[])?;
+        self.forget(connection);
+        Ok(())
     }
 
     /// Frees the state of a connection that has ended.
     pub(super) fn forget(&mut self, connection: u32) {
+        if !self.unopened.is_empty() {
+            self.unopened.remove(&connection);
+        }
         if !self.left.is_empty() {
             self.left.remove(&(connection, false));
             self.left.remove(&(connection, true));
@@ -178,6 +258,8 @@ impl<S: EventSink> Output<S> {
         let key = (lane.connection, lane.direction == Direction::Out);
         match self.policy {
             GapPolicy::Keep => {}
+            // The rest of a broken line may be in the time range. Nothing else concerns it.
+            GapPolicy::Stop | GapPolicy::Fail if !self.is_in_range => {}
             GapPolicy::Stop => drop(self.left.insert(key, Left::Rest)),
             GapPolicy::SkipLine => drop(self.left.entry(key).or_insert(Left::Line)),
             GapPolicy::Fail => {

@@ -4,6 +4,7 @@ use super::testing::*;
 use super::{Filter, GapPolicy};
 use millstream_engine::capture::Direction;
 use millstream_engine::env::random::SplitMix;
+use std::collections::BTreeMap;
 
 /// A client that sends two lines and receives one, and both endpoints close.
 fn conversation() -> Vec<Vec<u8>> {
@@ -410,7 +411,87 @@ fn filters_skip_packets_and_count_them() {
     );
     let from_ns = Some(1_700_000_000_000_050_000);
     let found = import(Filter { from_ns, protocol: Some(6), ..Filter::default() });
-    assert_eq!(found.lines[..2], ["0 open 1000 2000", "0 in data 0 \"three\\n\""]);
+    assert_eq!(found.lines[..2], ["0 open 1000 2000", "0 in data 4 \"three\\n\""]);
+}
+
+/// The events of `found` in a range of times. A connection that was opened earlier is opened with its
+/// first event in the range.
+fn in_range(found: &Found, from_ns: i64, to_ns: i64) -> Vec<String> {
+    let (mut lines, mut unopened) = (Vec::new(), BTreeMap::<&str, &String>::new());
+    for (line, at_ns) in found.lines.iter().zip(&found.times) {
+        let connection = line.split(' ').next().unwrap();
+        let is_open = line.split(' ').nth(1) == Some("open");
+        if (from_ns..to_ns).contains(at_ns) {
+            lines.extend(unopened.remove(connection).filter(|_| !is_open).cloned());
+            lines.push(line.clone());
+        } else if is_open {
+            unopened.insert(connection, line);
+        }
+    }
+    lines
+}
+
+#[test]
+fn a_range_of_times_has_the_events_that_the_whole_import_has_in_it() {
+    let mut packets = conversation();
+    packets.extend([
+        ipv4(17, &udp((53, 54), b"dns")),
+        // Another connection of the same endpoints, with a gap, data out of order and a fragment.
+        packet(false, 2_000_099, 0, SYN, b""),
+        packet(true, 3_000_499, 2_000_100, SYN | ACK, b""),
+        packet(true, 3_000_503, 2_000_100, ACK, b"two\n"),
+        packet(false, 2_000_110, 3_000_500, ACK, b"after a gap\n"),
+        packet(true, 3_000_500, 2_000_122, ACK, b"one"),
+        ipv4_fragment(17, 9, 0x2000, &udp((53, 54), b"fragment")[..8], [10, 0, 0, 1], [10, 0, 0, 2]),
+        ipv4_fragment(17, 9, 1, b"fragment", [10, 0, 0, 1], [10, 0, 0, 2]),
+        packet(true, 3_000_507, 2_000_122, ACK | FIN, b""),
+        ipv4(17, &udp((54, 53), b"answer")),
+    ]);
+    let file = Pcap::default().file(&packets);
+    let whole = import(&file);
+    let at = |packet: usize| 1_700_000_000_000_000_000 + packet as i64 * 10_000;
+    for from in 0..packets.len() {
+        for to in from..=packets.len() {
+            let (from_ns, to_ns) = (Some(at(from)), Some(at(to)));
+            let filter = Filter { from_ns, to_ns, ..Filter::default() };
+            let found = import_with(&file, filter, GapPolicy::Keep).unwrap();
+            assert_eq!(found.lines, in_range(&whole, at(from), at(to)), "packets {from} to {to}");
+            assert_eq!(found.counts.packets, packets.len() as u64);
+            let data = found.lines.iter().filter(|line| line.contains(" data "));
+            let bytes: usize = data.map(|line| found.data_bytes(line)).sum();
+            assert_eq!(found.counts.data_bytes, bytes as u64);
+        }
+    }
+}
+
+#[test]
+fn a_range_of_times_keeps_client_and_server() {
+    // It begins with a packet of the server.
+    let from_ns = Some(1_700_000_000_000_040_000);
+    let file = Pcap::default().file(&conversation());
+    let filter = Filter { from_ns, ..Filter::default() };
+    let found = import_with(&file, filter, GapPolicy::Keep).unwrap();
+    let expected = ["0 open 1000 2000", "0 out data 0 \"two\\n\"", "0 in data 4 \"three\\n\""];
+    assert_eq!(found.lines[..3], expected);
+    assert_eq!(found.counts.skipped().collect::<Vec<_>>(), [("filtered", 4)]);
+}
+
+#[test]
+fn a_gap_outside_the_range_of_times_does_not_fail_the_import() {
+    let packets = [
+        packet(false, 99, 0, SYN, b""),
+        packet(false, 200, 500, ACK, b"late\n"),
+        packet(true, 500, 205, ACK, b""),
+        packet(false, 205, 500, ACK, b"line\n"),
+    ];
+    let file = Pcap::default().file(&packets);
+    let from_ns = Some(1_700_000_000_000_030_000);
+    for policy in [GapPolicy::Fail, GapPolicy::Stop] {
+        let filter = Filter { from_ns, ..Filter::default() };
+        let found = import_with(&file, filter, policy).unwrap();
+        assert_eq!(found.lines[1], "0 in data 105 \"line\\n\"");
+    }
+    assert!(import_with(&file, Filter::default(), GapPolicy::Fail).is_err());
 }
 
 #[test]
