@@ -5,7 +5,15 @@ use super::json_value::{JsonRow, JsonValue};
 use crate::capture::payload_time::PayloadTime;
 use crate::capture::times;
 use clap::ValueEnum;
+use similar::DiffTag;
+use similar::algorithms::{Capture, Replace, myers};
 use std::collections::HashMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// The time that a search for the smallest differences of all sequences may take. Sequences that have
+/// little in common would take hours. After this time, whole stretches count as different.
+const SEARCH_TIME: Duration = Duration::from_secs(2);
 
 /// How rows are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,9 +52,11 @@ pub(super) fn tolerance(text: &str) -> Result<Tolerance, String> {
 
 /// A comparison with its parameters.
 pub(super) struct Comparison<'a> {
-    pub mode: Mode,
-    pub key: &'a [String],
-    pub tolerances: &'a [Tolerance],
+    mode: Mode,
+    key: &'a [String],
+    tolerances: &'a [Tolerance],
+    /// When the search for the smallest difference ends.
+    latest: Instant,
 }
 
 fn parse(lines: &[String]) -> Vec<JsonRow> {
@@ -84,7 +94,30 @@ pub(super) fn kept(mode: Mode, key: &[String], lines: &[String]) -> Vec<String> 
     last.map(|at| lines[*at].clone()).collect()
 }
 
-impl Comparison<'_> {
+/// A stretch in which two sequences of rows differ: the rows of each.
+struct Block {
+    wanted: Range<usize>,
+    got: Range<usize>,
+}
+
+/// A row that equals others within the tolerances of a comparison.
+struct Tolerant<'r> {
+    row: &'r JsonRow,
+    by: &'r Comparison<'r>,
+}
+
+impl PartialEq for Tolerant<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.by.is_same(self.row, other.row)
+    }
+}
+
+impl<'a> Comparison<'a> {
+    /// A comparison that takes place now.
+    pub(super) fn new(mode: Mode, key: &'a [String], tolerances: &'a [Tolerance]) -> Self {
+        Self { mode, key, tolerances, latest: Instant::now() + SEARCH_TIME }
+    }
+
     /// The differences between expected and actual rows.
     pub(super) fn compare(&self, expected: &[String], actual: &[String]) -> Vec<Difference> {
         let (wanted, got) = (parse(expected), parse(actual));
@@ -95,33 +128,54 @@ impl Comparison<'_> {
         }
     }
 
-    /// Compares the rows of a sequence, or of a key.
+    /// Compares the rows of a sequence, or of a key. The rows that differ are as few as can be found in
+    /// [`SEARCH_TIME`].
     fn in_order(
         &self,
         key: Option<&str>,
         (wanted, expected): (&[JsonRow], &[String]),
         (got, actual): (&[JsonRow], &[String]),
     ) -> Vec<Difference> {
-        let same = |(a, b): (&JsonRow, &JsonRow)| self.is_same(a, b);
-        let first = wanted.iter().zip(got).take_while(|(a, b)| same((a, b))).count();
-        let rest = wanted.len().min(got.len()) - first;
-        let backwards = wanted.iter().rev().zip(got.iter().rev()).take(rest);
-        let last = backwards.take_while(|(a, b)| same((a, b))).count();
-        let missing = &expected[first..expected.len() - last];
-        let unexpected = &actual[first..actual.len() - last];
         let place = |at: usize| match key {
             Some(key) => format!("{}, row {}", self.name_key(key), at + 1),
             None => format!("row {}", at + 1),
         };
         let mut found = Vec::new();
-        for at in 0..missing.len().max(unexpected.len()) {
-            found.push(Difference {
-                place: Some(place(first + at)),
-                expected: missing.get(at).cloned(),
-                actual: unexpected.get(at).cloned(),
-            });
+        for block in self.blocks(wanted, got) {
+            let (missing, unexpected) =
+                (&expected[block.wanted.clone()], &actual[block.got.clone()]);
+            for at in 0..missing.len().max(unexpected.len()) {
+                let (wanted_at, got_at) = (block.wanted.start + at, block.got.start + at);
+                let at_both = match (missing.get(at), unexpected.get(at)) {
+                    (Some(_), Some(_)) if wanted_at != got_at => {
+                        format!("{}, found as row {}", place(wanted_at), got_at + 1)
+                    }
+                    (Some(_), _) => place(wanted_at),
+                    (None, _) => format!("{} of those found", place(got_at)),
+                };
+                found.push(Difference {
+                    place: Some(at_both),
+                    expected: missing.get(at).cloned(),
+                    actual: unexpected.get(at).cloned(),
+                });
+            }
         }
         found
+    }
+
+    /// The stretches in which two sequences of rows differ.
+    fn blocks(&self, wanted: &[JsonRow], got: &[JsonRow]) -> Vec<Block> {
+        fn tolerant<'r>(rows: &'r [JsonRow], by: &'r Comparison<'r>) -> Vec<Tolerant<'r>> {
+            rows.iter().map(|row| Tolerant { row, by }).collect()
+        }
+        let (wanted, got) = (tolerant(wanted, self), tolerant(got, self));
+        let mut hook = Replace::new(Capture::new());
+        let (all_wanted, all_got) = (0..wanted.len(), 0..got.len());
+        let (wanted, got, latest) = (&wanted[..], &got[..], Some(self.latest));
+        let Ok(()) = myers::diff_deadline(&mut hook, wanted, all_wanted, got, all_got, latest);
+        let blocks = hook.into_inner().into_ops().into_iter();
+        let blocks = blocks.filter(|op| op.tag() != DiffTag::Equal);
+        blocks.map(|op| Block { wanted: op.old_range(), got: op.new_range() }).collect()
     }
 
     fn name_key(&self, key: &str) -> String {
@@ -288,4 +342,48 @@ fn pair(
     });
     found.extend(rest);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
+        numbers.into_iter().map(|n| format!("{{\"n\":{n},\"half\":{}}}", n as f64 / 2.0)).collect()
+    }
+
+    fn differences(expected: &[String], actual: &[String]) -> Vec<(Option<String>, [bool; 2])> {
+        let tolerances = [Tolerance::Number(1e-6)];
+        let comparison = Comparison::new(Mode::Sequence, &[], &tolerances);
+        let found = comparison.compare(expected, actual).into_iter();
+        found.map(|d| (d.place, [d.expected.is_some(), d.actual.is_some()])).collect()
+    }
+
+    #[test]
+    fn a_row_too_many_does_not_make_the_rows_behind_it_different() {
+        let expected = rows(0..1000);
+        let mut actual = expected.clone();
+        // Within the tolerance.
+        actual[1] = "{\"n\":1,\"half\":0.5000001}".to_string();
+        actual[998] = "{\"n\":998,\"half\":7}".to_string();
+        actual.remove(500);
+        actual.insert(10, "{\"n\":10,\"half\":0}".to_string());
+        actual.insert(10, "{\"n\":9,\"half\":0}".to_string());
+        let place = |text: &str| Some(text.to_string());
+        let wanted = [
+            (place("row 11 of those found"), [false, true]),
+            (place("row 12 of those found"), [false, true]),
+            (place("row 501"), [true, false]),
+            (place("row 999, found as row 1000"), [true, true]),
+        ];
+        assert_eq!(differences(&expected, &actual), wanted);
+    }
+
+    #[test]
+    fn long_sequences_that_have_nothing_in_common_are_compared() {
+        let (expected, actual) = (rows(0..100_000), rows(200_000..300_001));
+        let found = differences(&expected, &actual);
+        assert_eq!(found.len(), 100_001);
+        assert!(found[..100_000].iter().all(|(_, both)| *both == [true, true]));
+    }
 }

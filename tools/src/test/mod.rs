@@ -274,7 +274,7 @@ fn answer(args: &Args, taken: &Taken, expected: &Expected) -> Result<Case, Failu
         let text = format!("{} rows, {what}", kept.len());
         return Ok(Case { name, verdict: Verdict::Passed, text });
     }
-    let comparison = Comparison { mode: args.compare, key: &args.key, tolerances: &args.tolerance };
+    let comparison = Comparison::new(args.compare, &args.key, &args.tolerance);
     let wanted = expected.read(&taken.name)?;
     let found = comparison.compare(&wanted, &rows.lines);
     let (verdict, text) = match found.is_empty() {
