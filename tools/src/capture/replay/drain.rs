@@ -1,21 +1,23 @@
-//! Reads and discards what peers send during a replay, so that they are never blocked. Ends
-//! connections that must wait for their peers.
+//! Reads and discards what peers send during a replay, so that they are never blocked. Sends the
+//! data that a peer did not take at once. Ends connections that must wait for their peers.
 
 use super::LINGER;
+use super::outgoing::{ALL_BYTES_MAX, CONNECTION_BYTES_MAX, Due, Lateness, Outgoing, fits};
 use crate::capture::delivery::{is_delivered, reset_on_close};
 use crate::failure::Failure;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often the thread checks whether the replay has ended.
+/// How often the thread checks whether the replay has ended, and the replay whether it was stopped.
 const TICK: Duration = Duration::from_millis(50);
 /// How often the thread checks whether bytes before a reset are acknowledged. No event reports it.
 const RESET_TICK: Duration = Duration::from_millis(1);
@@ -28,38 +30,147 @@ enum Ending {
     NotYet,
     /// It is closed when the peer has closed it.
     Close,
+    /// It is reset when the queued data is sent and acknowledged.
+    Reset,
     /// It is reset when the peer's kernel has acknowledged all bytes, at the latest at this time.
-    Reset(Instant),
+    ResetBy(Instant),
 }
 
 struct Entry {
     stream: Arc<TcpStream>,
+    outgoing: Outgoing,
+    /// Whether the connection is not established yet.
+    is_connecting: bool,
+    /// Whether the replay ends its direction when the queued data is sent.
+    half_closes: bool,
     ending: Ending,
     /// Whether the peer has closed the connection, or it has failed.
     has_ended: bool,
+    /// Whether data could not be sent.
+    has_failed: bool,
 }
 
 impl Entry {
     /// Whether the connection must be reset now.
     fn is_reset_due(&self) -> bool {
-        matches!(self.ending, Ending::Reset(latest)
+        matches!(self.ending, Ending::ResetBy(latest)
             if is_delivered(&self.stream) || Instant::now() >= latest)
+    }
+
+    /// Sends queued data, and then ends the connection as far as that is asked for. Returns the
+    /// number of events that were not sent, because the peer has gone.
+    fn advance(&mut self, late: &mut Lateness) -> usize {
+        if self.is_connecting {
+            let has_failed = !matches!(self.stream.take_error(), Ok(None));
+            if !has_failed && self.stream.peer_addr().is_err() {
+                return 0;
+            }
+            self.is_connecting = false;
+            self.has_failed |= has_failed;
+        }
+        if self.has_failed || self.outgoing.write(&*self.stream, late).is_err() {
+            (self.has_failed, self.has_ended) = (true, true);
+            return self.outgoing.discard();
+        }
+        if self.outgoing.is_empty() {
+            if std::mem::take(&mut self.half_closes) {
+                drop(self.stream.shutdown(Shutdown::Write));
+            }
+            if self.ending == Ending::Reset {
+                self.ending = Ending::ResetBy(Instant::now() + LINGER);
+            }
+        }
+        0
+    }
+
+    /// Whether nothing is left to do.
+    fn is_over(&self) -> bool {
+        let is_closed = self.ending == Ending::Close && self.has_ended;
+        let has_failed = self.ending != Ending::NotYet && self.has_failed;
+        self.outgoing.is_empty() && (is_closed || has_failed)
     }
 }
 
-#[derive(Default)]
+/// The connections of a replay.
+struct Table {
+    entries: HashMap<usize, Entry>,
+    /// The number of queued bytes of all connections.
+    queued: usize,
+    late: Lateness,
+    /// The number of queued events that were not sent, because their peer had gone.
+    failed: u64,
+}
+
+impl Table {
+    /// Sends what can be sent of a connection, before and after a change to it. Resets or closes the
+    /// connection if that is due.
+    ///
+    /// What a change queues is tried after it, because the peer may have taken bytes meanwhile. If it
+    /// has not, the try makes the system report when it does.
+    fn update(&mut self, key: usize, change: impl FnOnce(&mut Entry)) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let before = entry.outgoing.len();
+        self.failed += entry.advance(&mut self.late) as u64;
+        change(entry);
+        self.failed += entry.advance(&mut self.late) as u64;
+        self.queued = self.queued.saturating_sub(before) + entry.outgoing.len();
+        let is_reset = entry.is_reset_due();
+        if is_reset {
+            reset_on_close(&entry.stream);
+        }
+        if is_reset || entry.is_over() {
+            self.remove(key);
+        }
+    }
+
+    fn remove(&mut self, key: usize) {
+        let Some(entry) = self.entries.remove(&key) else { return };
+        self.queued = self.queued.saturating_sub(entry.outgoing.len());
+        self.late.note(&entry.outgoing);
+    }
+
+    fn remove_all(&mut self) {
+        let keys: Vec<usize> = self.entries.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.remove(key));
+    }
+
+    /// Resets the connections whose reset is due. Returns whether others wait for one.
+    fn reset_delivered(&mut self) -> bool {
+        let waits = |entry: &Entry| matches!(entry.ending, Ending::ResetBy(_));
+        let waiting: Vec<usize> =
+            self.entries.iter().filter(|(_, entry)| waits(entry)).map(|(key, _)| *key).collect();
+        waiting.iter().for_each(|key| self.update(*key, |_| {}));
+        waiting.iter().any(|key| self.entries.contains_key(key))
+    }
+}
+
 struct Shared {
-    entries: Mutex<HashMap<usize, Entry>>,
-    /// Notified when an entry is removed.
-    gone: Condvar,
+    table: Mutex<Table>,
+    /// Notified when a connection is removed, and when queued data was sent.
+    changed: Condvar,
     received: AtomicU64,
     is_over: AtomicBool,
 }
 
 impl Shared {
-    fn entries(&self) -> MutexGuard<'_, HashMap<usize, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Waits for a change of the table, at most for a time.
+    fn wait<'t>(&self, table: MutexGuard<'t, Table>, most: Duration) -> MutexGuard<'t, Table> {
+        self.changed.wait_timeout(table, most).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// What became of data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    All,
+    /// It is sent when the peer takes it.
+    Later,
+    /// It is not sent, because the peer has gone.
+    Not,
 }
 
 pub(super) struct Drain {
@@ -72,7 +183,14 @@ pub(super) struct Drain {
 impl Drain {
     pub(super) fn start() -> Result<Self, Failure> {
         let poll = Poll::new()?;
-        let (registry, shared) = (poll.registry().try_clone()?, Arc::<Shared>::default());
+        let table = Table { entries: HashMap::new(), queued: 0, late: Lateness::new(), failed: 0 };
+        let shared = Arc::new(Shared {
+            table: Mutex::new(table),
+            changed: Condvar::new(),
+            received: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+        });
+        let registry = poll.registry().try_clone()?;
         let waker = Waker::new(&registry, WAKER)?;
         let of_thread = shared.clone();
         let thread = std::thread::spawn(move || run(poll, &of_thread));
@@ -83,58 +201,128 @@ impl Drain {
         self.shared.received.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add(&self, connection: u64, stream: Arc<TcpStream>) -> io::Result<()> {
+    /// The number of queued events that were not sent, because their peer had gone.
+    pub(super) fn failed(&self) -> u64 {
+        self.shared.table().failed
+    }
+
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.shared.table().queued
+    }
+
+    /// The lateness of queued data. Call this at the end.
+    pub(super) fn take_lateness(&self) -> Lateness {
+        std::mem::replace(&mut self.shared.table().late, Lateness::new())
+    }
+
+    pub(super) fn add(
+        &self,
+        connection: u64,
+        stream: Arc<TcpStream>,
+        is_connecting: bool,
+    ) -> io::Result<()> {
         let (key, fd) = (connection as usize, stream.as_raw_fd());
-        let entry = Entry { stream, ending: Ending::NotYet, has_ended: false };
-        self.shared.entries().insert(key, entry);
-        self.registry.register(&mut SourceFd(&fd), Token(key), Interest::READABLE)
+        let entry = Entry {
+            stream,
+            outgoing: Outgoing::new(connection),
+            is_connecting,
+            half_closes: false,
+            ending: Ending::NotYet,
+            has_ended: false,
+            has_failed: false,
+        };
+        self.shared.table().entries.insert(key, entry);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(&mut SourceFd(&fd), Token(key), interest)
     }
 
     pub(super) fn remove(&self, connection: u64) {
-        self.shared.entries().remove(&(connection as usize));
+        self.shared.table().remove(connection as usize);
     }
 
-    /// Closes the connection when its peer has closed it: now, or when that happens.
-    pub(super) fn close_at_end(&self, connection: u64) {
-        let mut entries = self.shared.entries();
-        let key = connection as usize;
-        if entries.get(&key).is_some_and(|entry| entry.has_ended) {
-            entries.remove(&key);
-        } else if let Some(entry) = entries.get_mut(&key) {
-            entry.ending = Ending::Close;
+    /// Sends data behind the data of the connection that is queued. What the peer does not take at
+    /// once is queued. Waits while the queues are full, unless the replay is stopped.
+    pub(super) fn send(&self, connection: u64, bytes: &[u8], due: Due, stop: &AtomicBool) -> Sent {
+        let (key, mut since) = (connection as usize, None);
+        let mut table = self.shared.table();
+        loop {
+            let queued = match table.entries.get(&key) {
+                Some(entry) if !entry.has_failed => entry.outgoing.len(),
+                _ => return Sent::Not,
+            };
+            let has_room = fits(queued, bytes.len(), CONNECTION_BYTES_MAX)
+                && fits(table.queued, bytes.len(), ALL_BYTES_MAX);
+            if has_room {
+                break;
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Sent::Later;
+            }
+            since.get_or_insert_with(Instant::now);
+            table = self.shared.wait(table, TICK);
         }
+        table.late.full += since.map_or(Duration::ZERO, |since| since.elapsed());
+        let mut sent = Sent::Later;
+        table.update(key, |entry| {
+            let mut rest = bytes;
+            if !entry.is_connecting && !entry.has_failed && entry.outgoing.is_empty() {
+                match write_now(&entry.stream, bytes) {
+                    Ok(written) => rest = &bytes[written..],
+                    Err(_) => (entry.has_failed, sent) = (true, Sent::Not),
+                }
+            }
+            match sent {
+                Sent::Not => {}
+                _ if rest.is_empty() => sent = Sent::All,
+                _ => entry.outgoing.push(rest, due),
+            }
+        });
+        sent
     }
 
-    /// Resets the connection when the peer's kernel has acknowledged all bytes: now, or when that
-    /// happens, at the latest after [`LINGER`].
+    /// Ends the replay's direction of the connection behind the queued data.
+    pub(super) fn half_close(&self, connection: u64) {
+        self.shared.table().update(connection as usize, |entry| entry.half_closes = true);
+    }
+
+    /// Ends the replay's direction behind the queued data, and closes the connection when its peer
+    /// has closed it.
+    pub(super) fn close_at_end(&self, connection: u64) {
+        self.shared.table().update(connection as usize, |entry| {
+            (entry.half_closes, entry.ending) = (true, Ending::Close);
+        });
+    }
+
+    /// Resets the connection behind the queued data, when the peer's kernel has acknowledged all
+    /// bytes: now, or when that happens, at the latest after [`LINGER`].
     pub(super) fn reset_when_delivered(&self, connection: u64) {
-        let mut entries = self.shared.entries();
         let key = connection as usize;
-        let Some(entry) = entries.get_mut(&key) else { return };
-        entry.ending = Ending::Reset(Instant::now() + LINGER);
-        if entry.is_reset_due() {
-            reset_on_close(&entry.stream);
-            entries.remove(&key);
-        } else {
+        let mut table = self.shared.table();
+        table.update(key, |entry| entry.ending = Ending::Reset);
+        if table.entries.contains_key(&key) {
             // If this fails, the thread looks after its tick.
             drop(self.waker.wake());
         }
     }
 
-    /// Waits until all peers have closed, at most for `most`.
-    pub(super) fn finish(&mut self, most: Duration) {
+    /// Waits until all queued data is sent, unless the replay is stopped, and then until all peers
+    /// have closed, at most for `most`.
+    pub(super) fn finish(&mut self, most: Duration, stop: &AtomicBool) {
+        let mut table = self.shared.table();
+        while table.queued > 0 && !stop.load(Ordering::Relaxed) {
+            table = self.shared.wait(table, TICK);
+        }
         let end = Instant::now() + most;
-        let mut entries = self.shared.entries();
-        while !entries.is_empty() {
+        while !table.entries.is_empty() {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            let waited = self.shared.gone.wait_timeout(entries, left);
-            entries = waited.unwrap_or_else(PoisonError::into_inner).0;
+            table = self.shared.wait(table, left);
         }
-        entries.clear();
-        drop(entries);
+        table.remove_all();
+        drop(table);
         self.shared.is_over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
@@ -151,35 +339,30 @@ fn run(mut poll: Poll, shared: &Shared) {
         }
         for event in &events {
             let key = event.token().0;
-            let stream = shared.entries().get(&key).map(|entry| entry.stream.clone());
+            let stream = shared.table().entries.get(&key).map(|entry| entry.stream.clone());
             let Some(stream) = stream else { continue };
-            if !read_all(&stream, &mut buffer, &shared.received) {
-                continue;
-            }
+            let has_ended = read_all(&stream, &mut buffer, &shared.received);
             drop(stream);
-            let mut entries = shared.entries();
-            if entries.get(&key).is_some_and(|entry| entry.ending == Ending::Close) {
-                entries.remove(&key);
-                shared.gone.notify_all();
-            } else if let Some(entry) = entries.get_mut(&key) {
-                entry.has_ended = true;
-            }
+            shared.table().update(key, |entry| entry.has_ended |= has_ended);
+            shared.changed.notify_all();
         }
-        wait = if reset_delivered(shared) { RESET_TICK } else { TICK };
+        wait = if shared.table().reset_delivered() { RESET_TICK } else { TICK };
+        shared.changed.notify_all();
     }
 }
 
-/// Resets the connections whose reset is due. Returns whether others still wait for their peers.
-fn reset_delivered(shared: &Shared) -> bool {
-    let mut entries = shared.entries();
-    let before = entries.len();
-    for (_, entry) in entries.extract_if(|_, entry| entry.is_reset_due()) {
-        reset_on_close(&entry.stream);
+/// Writes as much as the peer takes at once. Returns the number of bytes. Fails if the peer has gone.
+pub(super) fn write_now(mut stream: &TcpStream, payload: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while written < payload.len() {
+        match stream.write(&payload[written..]) {
+            Ok(bytes) => written += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
     }
-    if entries.len() < before {
-        shared.gone.notify_all();
-    }
-    entries.values().any(|entry| matches!(entry.ending, Ending::Reset(_)))
+    Ok(written)
 }
 
 /// Reads everything available. Returns whether the stream has ended: the peer has closed it, or it
@@ -190,7 +373,11 @@ fn read_all(mut stream: &TcpStream, buffer: &mut [u8], received: &AtomicU64) -> 
             Ok(0) => return true,
             Ok(bytes) => drop(received.fetch_add(bytes as u64, Ordering::Relaxed)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            Err(error) => {
+                // A connection that is not established yet has not ended.
+                let waits = [io::ErrorKind::WouldBlock, io::ErrorKind::NotConnected];
+                return !waits.contains(&error.kind());
+            }
         }
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! One thread reads events ahead. The sending thread waits for the time of each event and executes
 //! it. Times are absolute, `start + (t - t0) / speed`, so that errors do not accumulate. A third
-//! thread reads and discards the answers of TCP peers, so that a peer never blocks on its writes.
+//! thread reads and discards the answers of TCP peers, so that a peer never blocks on its writes. It
+//! also sends the data that a peer does not take at once, so that other connections need not wait.
 
 mod drain;
 mod lines;
+mod outgoing;
 mod peers;
 mod plan;
 mod schedule;
@@ -20,6 +22,7 @@ use clap::Args as ClapArgs;
 use hdrhistogram::Histogram;
 use millstream_engine::capture::Kind;
 use millstream_engine::measure::latency::histogram;
+use outgoing::{Due, Lateness};
 use peers::{Peers, Target};
 use plan::{Batch, Plan};
 use schedule::Schedule;
@@ -29,7 +32,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The default limit for the 99th percentile of the send lag. A run above it is invalid.
 const LAG_MAX: &str = "1ms";
@@ -136,6 +139,8 @@ struct Run {
     schedule: Schedule,
     peers: Peers,
     lag: Histogram<u64>,
+    /// The lateness of the data that peers did not take at once.
+    late: Lateness,
     stop: Arc<AtomicBool>,
     bytes: u64,
     events: u64,
@@ -147,6 +152,7 @@ impl Run {
             schedule: Schedule::new(speed),
             peers: Peers::new(target)?,
             lag: histogram(),
+            late: Lateness::new(),
             stop,
             bytes: 0,
             events: 0,
@@ -166,7 +172,12 @@ impl Run {
                 Batch::End(found) => left_out = *found?,
             }
         }
-        self.peers.finish();
+        self.peers.finish(&self.stop);
+        self.late = self.peers.take_lateness();
+        for lags in self.late.lags.iter_recorded() {
+            let (lag_ns, count) = (lags.value_iterated_to(), lags.count_at_value());
+            self.lag.saturating_record_n(lag_ns, count);
+        }
         Ok(left_out)
     }
 
@@ -184,12 +195,16 @@ impl Run {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(false);
             }
+            let due = self.schedule.due(event.at_ns);
+            let due = due.map_or_else(|| Due::Since(Instant::now()), Due::At);
+            let is_sent = self.peers.act(event, payload, due, &self.stop)?;
             if event.kind == Kind::Data {
-                self.lag.saturating_record(lag_ns.max(1));
                 self.bytes += payload.len() as u64;
+                if is_sent {
+                    self.lag.saturating_record(lag_ns.max(1));
+                }
             }
             self.events += 1;
-            self.peers.act(event, payload, &self.stop)?;
             self.postpone(event);
         }
         Ok(true)
@@ -237,6 +252,9 @@ impl Run {
         if !self.schedule.postponed().is_zero() {
             let waited = times::show_ns(self.schedule.postponed().as_nanos() as u64);
             say!("waited       {waited} for clients; later events were delayed by as much");
+        }
+        for line in self.late.lines() {
+            say!("stalled      {line}");
         }
         if self.peers.lost_datagrams() > 0 {
             say!("refused      {} datagrams without a receiver", self.peers.lost_datagrams());

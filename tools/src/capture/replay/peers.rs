@@ -1,7 +1,8 @@
 //! The sockets of a replay: opened, written to, half-closed and reset as they were recorded.
 
 use super::LINGER;
-use super::drain::Drain;
+use super::drain::{Drain, Sent, write_now};
+use super::outgoing::{Due, Lateness};
 use super::plan::Event;
 use crate::capture::record::first_of;
 use crate::failure::Failure;
@@ -10,11 +11,11 @@ use mio::net::{TcpListener, TcpStream, UdpSocket};
 use mio::{Events, Interest, Poll, Token};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The target of a replay.
 pub(super) enum Target {
@@ -54,10 +55,11 @@ pub(super) struct Peers {
     datagram_server: usize,
     /// For each recorded connection, the client that its datagrams are sent to.
     receivers: HashMap<u64, SocketAddr>,
-    /// Connections that are not established yet.
-    connecting: HashSet<u64>,
+    /// Connections that are not established yet, or whose peers did not take all data. `drain` sends
+    /// their data.
+    stalled: HashSet<u64>,
     drain: Drain,
-    /// Polls the listening sockets, and a stream that cannot be written at the moment.
+    /// Polls the listening sockets.
     poll: Poll,
     events: Events,
     opened: u64,
@@ -166,8 +168,7 @@ fn connect_failed(to: SocketAddr, error: &io::Error) -> Failure {
 }
 
 const LISTENER: Token = Token(0);
-const WRITER: Token = Token(1);
-const DATAGRAMS: Token = Token(2);
+const DATAGRAMS: Token = Token(1);
 /// How often a waiting replay checks whether it was stopped.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -187,7 +188,7 @@ impl Peers {
             sockets: HashMap::new(),
             datagram_server: 0,
             receivers: HashMap::new(),
-            connecting: HashSet::new(),
+            stalled: HashSet::new(),
             drain: Drain::start()?,
             poll,
             events: Events::with_capacity(16),
@@ -205,7 +206,12 @@ impl Peers {
 
     /// The number of events that could not be sent, because the peer of their connection had gone.
     pub(super) fn failed(&self) -> u64 {
-        self.failed
+        self.failed + self.drain.failed()
+    }
+
+    /// The lateness of the data that peers did not take at once. Call this at the end.
+    pub(super) fn take_lateness(&self) -> Lateness {
+        self.drain.take_lateness()
     }
 
     /// The number of datagrams that the system refused to send, because nobody receives them.
@@ -269,61 +275,85 @@ impl Peers {
         }
     }
 
-    /// Executes an event.
+    /// Executes an event, which is due at this time. Returns false if its data is sent later,
+    /// because the peer does not take it now.
     pub(super) fn act(
         &mut self,
         event: &Event,
         payload: &[u8],
+        due: Due,
         stop: &AtomicBool,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         if event.is_udp {
-            return match self.target {
-                Target::Server(_) => self.send_datagram(event, payload),
-                Target::Clients(_) => self.answer_datagram(event, payload, stop),
-            };
+            match self.target {
+                Target::Server(_) => self.send_datagram(event, payload)?,
+                Target::Clients(_) => self.answer_datagram(event, payload, stop)?,
+            }
+            return Ok(true);
         }
-        if self.gone.contains(&event.connection) {
+        let connection = event.connection;
+        if self.gone.contains(&connection) {
             self.failed += u64::from(event.kind == Kind::Data);
             if event.kind == Kind::Close {
-                self.gone.remove(&event.connection);
+                self.gone.remove(&connection);
             }
-            return Ok(());
+            return Ok(true);
         }
-        if !self.streams.contains_key(&event.connection)
-            && matches!(event.kind, Kind::Open | Kind::Data)
+        if !self.streams.contains_key(&connection) && matches!(event.kind, Kind::Open | Kind::Data)
         {
             self.open(event, stop)?;
         }
-        let Some(stream) = self.streams.get(&event.connection).cloned() else { return Ok(()) };
-        // Ending a connection requires that it is established. Writing data waits for that anyway.
-        if event.kind != Kind::Open
-            && self.connecting.remove(&event.connection)
-            && event.kind != Kind::Data
-        {
-            self.wait_until_connected(&stream, stop)?;
-        }
+        let Some(stream) = self.streams.get(&connection) else { return Ok(true) };
         match event.kind {
-            Kind::Data if !self.write(&stream, payload, stop)? => {
-                self.failed += 1;
-                self.forget(event.connection);
-                self.gone.insert(event.connection);
+            Kind::Data => {
+                let sent = match self.stalled.contains(&connection) {
+                    true => self.drain.send(connection, payload, due, stop),
+                    false => match write_now(stream, payload) {
+                        Ok(bytes) if bytes == payload.len() => return Ok(true),
+                        Ok(bytes) => self.drain.send(connection, &payload[bytes..], due, stop),
+                        Err(_) => Sent::Not,
+                    },
+                };
+                self.note(connection, sent);
+                return Ok(sent != Sent::Later);
+            }
+            Kind::HalfClose if self.stalled.contains(&connection) => {
+                self.drain.half_close(connection);
             }
             Kind::HalfClose => drop(stream.shutdown(Shutdown::Write)),
             Kind::Reset => {
                 // Waiting for the peer here would delay the events of other connections.
-                drop(stream);
-                self.streams.remove(&event.connection);
-                self.drain.reset_when_delivered(event.connection);
+                self.forget(connection);
+                self.drain.reset_when_delivered(connection);
             }
             Kind::Close => {
                 // The peer may still answer, so the socket is closed when the peer has closed too.
-                drop(stream.shutdown(Shutdown::Write));
-                self.streams.remove(&event.connection);
-                self.drain.close_at_end(event.connection);
+                self.forget(connection);
+                self.drain.close_at_end(connection);
             }
             _ => {}
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Notes what became of the data of a connection.
+    fn note(&mut self, connection: u64, sent: Sent) {
+        match sent {
+            Sent::All => drop(self.stalled.remove(&connection)),
+            Sent::Later => drop(self.stalled.insert(connection)),
+            Sent::Not => {
+                self.failed += 1;
+                self.forget(connection);
+                self.drain.remove(connection);
+                self.gone.insert(connection);
+            }
+        }
+    }
+
+    /// Leaves a connection to `drain`.
+    fn forget(&mut self, connection: u64) {
+        self.streams.remove(&connection);
+        self.stalled.remove(&connection);
     }
 
     /// Sends a datagram to the server. Each recorded connection has a socket of its own.
@@ -399,7 +429,7 @@ impl Peers {
         // without waiting, so that they delay no other events.
         let stream = match self.server {
             Some(to) => {
-                self.connecting.insert(event.connection);
+                self.stalled.insert(event.connection);
                 TcpStream::connect(to).map_err(|error| connect_failed(to, &error))?
             }
             None => {
@@ -417,77 +447,13 @@ impl Peers {
         self.add(event.connection, stream)
     }
 
-    /// Waits until a connection is established or refused, at most for [`LINGER`] and until the
-    /// replay is stopped. The caller finds out which by using the stream.
-    fn wait_until_connected(
-        &mut self,
-        stream: &TcpStream,
-        stop: &AtomicBool,
-    ) -> Result<(), Failure> {
-        let end = Instant::now() + LINGER;
-        while stream.peer_addr().is_err()
-            && matches!(stream.take_error(), Ok(None))
-            && !stop.load(Ordering::Relaxed)
-            && Instant::now() < end
-        {
-            self.wait_for_room(stream)?;
-        }
-        Ok(())
-    }
-
     fn add(&mut self, connection: u64, stream: TcpStream) -> Result<(), Failure> {
         drop(stream.set_nodelay(true));
         let stream = Arc::new(stream);
-        self.drain.add(connection, stream.clone())?;
+        let is_connecting = self.stalled.contains(&connection);
+        self.drain.add(connection, stream.clone(), is_connecting)?;
         self.streams.insert(connection, stream);
         self.opened += 1;
-        Ok(())
-    }
-
-    fn forget(&mut self, connection: u64) {
-        self.streams.remove(&connection);
-        self.drain.remove(connection);
-    }
-
-    /// Writes a complete payload. Returns whether the peer accepts it; true also if the replay is
-    /// stopped before that.
-    fn write(
-        &mut self,
-        stream: &TcpStream,
-        mut payload: &[u8],
-        stop: &AtomicBool,
-    ) -> Result<bool, Failure> {
-        let mut writer = stream;
-        while !payload.is_empty() {
-            match writer.write(payload) {
-                Ok(bytes) => payload = &payload[bytes..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if stop.load(Ordering::Relaxed) {
-                        return Ok(true);
-                    }
-                    self.wait_for_room(stream)?;
-                }
-                Err(_) => return Ok(false),
-            }
-        }
-        Ok(true)
-    }
-
-    #[cfg(unix)]
-    fn wait_for_room(&mut self, stream: &TcpStream) -> Result<(), Failure> {
-        use mio::unix::SourceFd;
-        use std::os::fd::AsRawFd;
-        let fd = stream.as_raw_fd();
-        self.poll.registry().register(&mut SourceFd(&fd), WRITER, Interest::WRITABLE)?;
-        let waited = self.wait();
-        self.poll.registry().deregister(&mut SourceFd(&fd))?;
-        waited
-    }
-
-    #[cfg(not(unix))]
-    fn wait_for_room(&mut self, _: &TcpStream) -> Result<(), Failure> {
-        std::thread::yield_now();
         Ok(())
     }
 
@@ -498,19 +464,122 @@ impl Peers {
         }
     }
 
-    /// Ends the replay: half-closes open connections, and waits for their peers for a limited time.
-    pub(super) fn finish(&mut self) {
-        for (connection, stream) in self.streams.drain() {
-            drop(stream.shutdown(Shutdown::Write));
+    /// Ends the replay: half-closes open connections behind their data, and then waits for their peers
+    /// for a limited time.
+    pub(super) fn finish(&mut self, stop: &AtomicBool) {
+        for (connection, _) in self.streams.drain() {
             self.drain.close_at_end(connection);
         }
-        self.drain.finish(LINGER);
+        self.drain.finish(LINGER, stop);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::replay::outgoing::CONNECTION_BYTES_MAX;
+    use std::io::Read;
+    use std::time::Instant;
+
+    fn now() -> Due {
+        Due::At(Instant::now())
+    }
+
+    /// A replay to a server that accepts two connections, 0 and 1, and has not read from them.
+    fn two_connections() -> (Peers, [std::net::TcpStream; 2]) {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peers = Peers::new(Target::Server(vec![server.local_addr().unwrap()])).unwrap();
+        let streams = [0, 1].map(|connection| {
+            let open = Event::of_stream(connection, Kind::Open);
+            peers.act(&open, &[], now(), &AtomicBool::new(false)).unwrap();
+            server.accept().unwrap().0
+        });
+        (peers, streams)
+    }
+
+    /// A piece of the data of connection 0.
+    fn piece(number: usize) -> Vec<u8> {
+        (0..60_000).map(|at| (number * 31 + at) as u8).collect()
+    }
+
+    /// Sends data on connection 0 until its peer does not take it. Returns the number of pieces.
+    fn stall(peers: &mut Peers, stop: &AtomicBool) -> usize {
+        let data = Event::of_stream(0, Kind::Data);
+        (0..).take_while(|at| peers.act(&data, &piece(*at), now(), stop).unwrap()).count() + 1
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_delays_no_other_connection() {
+        let (mut peers, [mut first, mut second]) = two_connections();
+        let stop = AtomicBool::new(false);
+        let sent = stall(&mut peers, &stop);
+        peers.act(&Event::of_stream(0, Kind::HalfClose), &[], now(), &stop).unwrap();
+        // The first peer has read nothing.
+        let data = Event::of_stream(1, Kind::Data);
+        for n in 0..100u8 {
+            peers.act(&data, &[n], now(), &stop).unwrap();
+            let mut byte = [0];
+            second.read_exact(&mut byte).unwrap();
+            assert_eq!(byte, [n]);
+        }
+        peers.act(&Event::of_stream(1, Kind::Close), &[], now(), &stop).unwrap();
+        assert_eq!(second.read(&mut [0]).unwrap(), 0);
+        drop(second);
+        // All its data arrives in order, and then the end.
+        let reader = std::thread::spawn(move || {
+            let mut found = Vec::new();
+            first.read_to_end(&mut found).unwrap();
+            found
+        });
+        peers.finish(&stop);
+        assert!(reader.join().unwrap() == (0..sent).flat_map(piece).collect::<Vec<u8>>());
+        let late = peers.take_lateness();
+        assert_eq!((late.lags.len(), peers.failed()), (1, 0));
+        let lines = late.lines();
+        assert!(lines.len() == 1 && lines[0].starts_with("connection 0: 1 events"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_queue_is_bounded_and_the_replay_waits_when_it_is_full() {
+        let (mut peers, [mut first, _second]) = two_connections();
+        let stop = AtomicBool::new(true);
+        stall(&mut peers, &stop);
+        // A replay that is stopped does not wait: what does not fit into the queue is left out.
+        let data = Event::of_stream(0, Kind::Data);
+        let queued = |peers: &Peers| peers.drain.queued();
+        while queued(&peers) + 60_000 <= CONNECTION_BYTES_MAX {
+            peers.act(&data, &[b'q'; 60_000], now(), &stop).unwrap();
+        }
+        let before = queued(&peers);
+        peers.act(&data, &[b'x'; 60_000], now(), &stop).unwrap();
+        assert_eq!(queued(&peers), before);
+        // Otherwise it waits until the peer reads.
+        let reader = std::thread::spawn(move || {
+            let mut found = Vec::new();
+            first.read_to_end(&mut found).unwrap();
+            found
+        });
+        let stop = AtomicBool::new(false);
+        peers.act(&data, &[b'y'; 60_000], now(), &stop).unwrap();
+        peers.finish(&stop);
+        let found = reader.join().unwrap();
+        assert!(found.ends_with(&[b'y'; 60_000]) && !found.ends_with(&[b'y'; 60_001]));
+    }
+
+    #[test]
+    fn queued_data_whose_peer_goes_away_is_counted() {
+        let (mut peers, [first, _second]) = two_connections();
+        let stop = AtomicBool::new(false);
+        stall(&mut peers, &stop);
+        let data = Event::of_stream(0, Kind::Data);
+        for _ in 0..3 {
+            peers.act(&data, b"more", now(), &stop).unwrap();
+        }
+        // Unread data makes this a reset.
+        drop(first);
+        peers.finish(&stop);
+        assert_eq!(peers.failed(), 4);
+    }
 
     /// The first address of a name may have no receiver, as `::1` of `localhost` often has none.
     #[test]
@@ -524,7 +593,7 @@ mod tests {
         let mut peers = Peers::new(Target::Server(servers.to_vec())).unwrap();
         for connection in [1, 2, 1] {
             let event = Event::datagram(connection);
-            peers.act(&event, b"datagram", &AtomicBool::new(false)).unwrap();
+            peers.act(&event, b"datagram", now(), &AtomicBool::new(false)).unwrap();
             let mut bytes = [0; 16];
             assert_eq!(receiver.recv(&mut bytes).unwrap(), 8, "connection {connection}");
         }
@@ -541,7 +610,7 @@ mod tests {
             Peers::new(Target::Server(vec![address, closed.local_addr().unwrap()])).unwrap();
         let mut send = || {
             let event = Event::datagram(1);
-            peers.act(&event, b"datagram", &AtomicBool::new(false)).unwrap();
+            peers.act(&event, b"datagram", now(), &AtomicBool::new(false)).unwrap();
         };
         send();
         assert_eq!(receiver.recv(&mut [0; 16]).unwrap(), 8);

@@ -42,7 +42,13 @@ impl Event {
     /// A datagram of a connection.
     #[cfg(test)]
     pub(super) fn datagram(connection: u64) -> Self {
-        Self { at_ns: 0, connection, kind: Kind::Data, is_udp: true, from: 0, to: 0 }
+        Self { is_udp: true, ..Self::of_stream(connection, Kind::Data) }
+    }
+
+    /// An event of a TCP connection.
+    #[cfg(test)]
+    pub(super) fn of_stream(connection: u64, kind: Kind) -> Self {
+        Self { at_ns: 0, connection, kind, is_udp: false, from: 0, to: 0 }
     }
 }
 

@@ -77,6 +77,11 @@ impl Schedule {
         self.postponed
     }
 
+    /// When a recorded time is due. `None` at speed `max`, and before the first wait.
+    pub(super) fn due(&self, at_ns: u64) -> Option<Instant> {
+        Some(self.start? + Duration::from_nanos(self.speed.scale(at_ns)?))
+    }
+
     /// Waits for a recorded time. Returns the lateness in nanoseconds; 0 at speed `max`, and if
     /// `stop` is set, which ends the wait. The first call starts the schedule.
     pub(super) fn wait(&mut self, at_ns: u64, stop: &AtomicBool) -> u64 {
