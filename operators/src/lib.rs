@@ -51,7 +51,9 @@ pub use millstream_engine::epoch::event_time::EventTimeStats;
 pub use millstream_engine::epoch::trigger::Trigger;
 pub use millstream_engine::error::EngineError;
 pub use millstream_engine::measure::latency::Percentiles;
-pub use millstream_engine::measure::operator_state::{JoinInput, JoinState, OperatorState};
+pub use millstream_engine::measure::operator_state::{
+    JoinInput, JoinState, OperatorState, WaitedInput,
+};
 pub use millstream_engine::measure::stall::{Stall, StallCause};
 pub use millstream_engine::runtime::job::Config;
 pub use millstream_engine::runtime::worker::WaitProfile;

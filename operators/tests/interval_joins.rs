@@ -26,9 +26,11 @@ enum Kind {
     Left,
     Right,
     Full,
+    Semi,
+    Anti,
 }
 
-const KINDS: [Kind; 4] = [Kind::Inner, Kind::Left, Kind::Right, Kind::Full];
+const KINDS: [Kind; 6] = [Kind::Inner, Kind::Left, Kind::Right, Kind::Full, Kind::Semi, Kind::Anti];
 
 #[derive(Clone, Copy, Debug)]
 struct Join {
@@ -38,6 +40,15 @@ struct Join {
     /// The upper bound of this difference, in seconds.
     upper: i64,
     delay: i64,
+    /// Pairs whose numbers have a sum divisible by this are no match.
+    without: u64,
+}
+
+impl Join {
+    /// The condition on a pair besides key and range.
+    fn holds(self, left: &Record, right: &Record) -> bool {
+        !(left.2 + right.2).is_multiple_of(self.without)
+    }
 }
 
 fn offset(seconds: i64) -> TimeOffset {
@@ -74,6 +85,7 @@ fn run(
     let joined = left_stream
         .interval_join(right_stream)
         .between(offset(join.lower), offset(join.upper))
+        .condition(move |l, r| join.holds(l, r))
         .late_records(move |record| {
             let (Either::Left(record) | Either::Right(record)) = record;
             late_seen.lock().unwrap().push(record.2);
@@ -84,6 +96,8 @@ fn run(
         Kind::Left => joined.left_outer(|l, r| (Some(l.2), r.map(|r| r.2))).sink(sink),
         Kind::Right => joined.right_outer(|l, r| (l.map(|l| l.2), Some(r.2))).sink(sink),
         Kind::Full => joined.full_outer(|l, r| (l.map(|l| l.2), r.map(|r| r.2))).sink(sink),
+        Kind::Semi => joined.left_semi(|l| (Some(l.2), None)).sink(sink),
+        Kind::Anti => joined.left_anti(|l| (Some(l.2), None)).sink(sink),
     }
     left.iter().for_each(|record| left_input.try_push(record.clone()).unwrap());
     right.iter().for_each(|record| right_input.try_push(record.clone()).unwrap());
@@ -121,8 +135,15 @@ impl Model {
             let mut matched = false;
             for (other, other_matched, _) in &mut self.sides[1 - side] {
                 let (left, right) = if side == 0 { (record, &*other) } else { (&*other, record) };
-                if left.0 == right.0 && (join.lower..=join.upper).contains(&(right.1 - left.1)) {
-                    out.push((Some(left.2), Some(right.2)));
+                let in_range = (join.lower..=join.upper).contains(&(right.1 - left.1));
+                if left.0 == right.0 && in_range && join.holds(left, right) {
+                    let had_match = if side == 0 { matched } else { *other_matched };
+                    match join.kind {
+                        Kind::Anti => {}
+                        Kind::Semi if had_match => {}
+                        Kind::Semi => out.push((Some(left.2), None)),
+                        _ => out.push((Some(left.2), Some(right.2))),
+                    }
                     (matched, *other_matched) = (true, true);
                 }
             }
@@ -132,8 +153,8 @@ impl Model {
             self.watermark = self.watermark.max(left.1.min(right.1) - join.delay);
         }
         let preserves = match join.kind {
-            Kind::Inner => [false, false],
-            Kind::Left => [true, false],
+            Kind::Inner | Kind::Semi => [false, false],
+            Kind::Left | Kind::Anti => [true, false],
             Kind::Right => [false, true],
             Kind::Full => [true, true],
         };
@@ -153,11 +174,13 @@ impl Model {
 }
 
 fn joins() -> impl Strategy<Value = Join> {
-    (0usize..4, -4i64..5, 0i64..5, 0i64..4).prop_map(|(kind, lower, length, delay)| Join {
+    let parts = (0..KINDS.len(), -4i64..5, 0i64..5, 0i64..4, prop_oneof![2u64..5, Just(1000)]);
+    parts.prop_map(|(kind, lower, length, delay, without)| Join {
         kind: KINDS[kind],
         lower,
         upper: lower + length,
         delay,
+        without,
     })
 }
 
@@ -325,10 +348,12 @@ impl Processor<u64, (i64, Out)> for LateCheck {
     }
 }
 
-/// A join in which records have many matches. The simulated machine may crash before it ends.
+/// A join in which records have many matches. The simulated machine may crash before it ends. In
+/// a semi or anti join every fourth left record has no match.
 fn many_matches(
     world: &Arc<SimEnv>,
     run: Run,
+    kind: Kind,
     seen: &Arc<Mutex<BTreeSet<Out>>>,
 ) -> Result<(), EngineError> {
     let flow = Flow::new("many").parallelism(run.parallelism).checkpoint("/c");
@@ -339,14 +364,20 @@ fn many_matches(
     let (left, right) = (flow.items(left), flow.items(right));
     let time = |record: &(u64, i64, u64)| record.1 * SECOND;
     let (seen, delay) = (seen.clone(), Duration::from_secs(60));
-    left.with_watermark(time, delay)
+    let joined = left
+        .with_watermark(time, delay)
         .key_by(|record| record.0)
         .interval_join(right.with_watermark(time, delay).key_by(|record| record.0))
-        .between(offset(-10), offset(10))
-        .full_outer(|l, r| (l.map(|l| l.2), r.map(|r| r.2)))
-        .sink(move |out: Out| {
-            seen.lock().unwrap().insert(out);
-        });
+        .between(offset(-10), offset(10));
+    let condition = |l: &(u64, i64, u64), r: &(u64, i64, u64)| l.2 % 4 != 3 && r.2 > 0;
+    let sink = move |out: Out| {
+        seen.lock().unwrap().insert(out);
+    };
+    match kind {
+        Kind::Semi => joined.condition(condition).left_semi(|l| (Some(l.2), None)).sink(sink),
+        Kind::Anti => joined.condition(condition).left_anti(|l| (Some(l.2), None)).sink(sink),
+        _ => joined.full_outer(|l, r| (l.map(|l| l.2), r.map(|r| r.2))).sink(sink),
+    }
     let trigger = match run.trigger {
         // Epochs end between the steps of a search.
         Trigger::Continuous { .. } => Trigger::Continuous { interval_ns: 20_000 },
@@ -360,32 +391,50 @@ fn many_matches(
 /// crashes, no match is lost, and no matched record is emitted as unmatched.
 #[test]
 fn a_crash_at_any_write_loses_no_row_and_emits_no_wrong_null() {
-    let whole = |trigger| {
+    // Right records of key 2 have no match.
+    crashes_at_any_write(Kind::Full, 300 * 8 + 8 + 1);
+}
+
+/// A left record that a match has removed does not come back, and its search does not either.
+#[test]
+fn a_crash_at_any_write_changes_no_semi_and_no_anti_join() {
+    crashes_at_any_write(Kind::Semi, 225 + 1);
+    crashes_at_any_write(Kind::Anti, 75);
+}
+
+/// Runs a join that crashes at each write in turn and is restarted. `results` is the number of its
+/// results without a crash.
+fn crashes_at_any_write(kind: Kind, results: usize) {
+    let whole = |trigger, kind| {
         let seen = Arc::default();
         let way = Run { trigger, parallelism: 1, seed: 3 };
-        many_matches(&Arc::new(SimEnv::new(3)), way, &seen).unwrap();
+        many_matches(&Arc::new(SimEnv::new(3)), way, kind, &seen).unwrap();
         Arc::try_unwrap(seen).unwrap().into_inner().unwrap()
     };
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
-        let expected = whole(trigger);
-        // Right records of key 2 have no match.
-        assert_eq!(expected.len(), 300 * 8 + 8 + 1);
+        let expected = whole(trigger, kind);
+        assert_eq!(expected.len(), results);
         for operations in 0.. {
             let world = Arc::new(SimEnv::new(operations));
             let seen = Arc::default();
             let parallelism = 1 + operations as usize % 3;
             let way = Run { trigger, parallelism, seed: operations };
             world.sim_storage().fault_after(operations, Fault::Crash);
-            let ended = many_matches(&world, way, &seen).is_ok();
+            let ended = many_matches(&world, way, kind, &seen).is_ok();
             world.sim_storage().power_failure();
             world.sim_storage().recover();
             let way = Run { parallelism: 1 + parallelism % 3, ..way };
-            many_matches(&world, way, &seen).unwrap();
+            many_matches(&world, way, kind, &seen).unwrap();
             let seen = seen.lock().unwrap();
             let invented: Vec<_> = seen.difference(&expected).take(9).collect();
             // After a restart, a side that has ended no longer advances the watermark, so rows
             // without a match may be missing.
-            let lost = expected.difference(&seen).filter(|out| out.0.is_some() && out.1.is_some());
+            let is_match = |out: &&Out| match kind {
+                Kind::Semi => true,
+                Kind::Anti => false,
+                _ => out.0.is_some() && out.1.is_some(),
+            };
+            let lost = expected.difference(&seen).filter(is_match);
             let lost: Vec<_> = lost.take(9).collect();
             let place = format!("after {operations} operations, {way:?}");
             assert!(invented.is_empty() && lost.is_empty(), "{invented:?} {lost:?} {place}");
@@ -424,6 +473,57 @@ fn a_join_reports_the_state_of_each_side() {
     assert_eq!(join.inputs.map(|input| input.rows), [2, 1]);
     assert_eq!(join.inputs.map(|input| input.oldest_us), [Some(100 * SECOND), Some(104 * SECOND)]);
     assert!(join.inputs.iter().all(|input| input.bytes > 0));
+}
+
+/// A left record that waits is compared with right ones as they arrive, and is gone after its first
+/// match.
+#[test]
+fn a_join_reports_matches_expired_records_and_the_stream_that_it_waits_for() {
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let flow = Flow::new("reports");
+        let (mut left_input, left) = flow.channel::<Record>();
+        let (mut right_input, right) = flow.channel::<Record>();
+        let (sink, mut output) = flow.output::<u64>();
+        let time = |record: &Record| record.1 * SECOND;
+        left.with_watermark(time, Duration::ZERO)
+            .key_by(|record| record.0.clone())
+            .interval_join(right.with_watermark(time, Duration::ZERO).key_by(|r| r.0.clone()))
+            .between(TimeOffset::ZERO, Duration::from_secs(10))
+            .left_semi(|l| l.2)
+            .sink(sink);
+        let config = Config { trigger, pin: false, wait: WaitProfile::Park, ..Config::default() };
+        let query = flow.start(config).unwrap();
+        let join = || {
+            query.process_all_available().unwrap();
+            query.last_epoch().unwrap().state.iter().find_map(|state| state.join).unwrap()
+        };
+        let record = |time, number| ("a".to_string(), time, number);
+        left_input.push(record(100, 1)).unwrap();
+        left_input.push(record(103, 2)).unwrap();
+        let state = join();
+        assert_eq!(state.inputs.map(|input| input.rows), [2, 0], "{trigger:?}");
+        let waited_for = state.waiting_for.unwrap();
+        assert!(waited_for.input == 1 && waited_for.since_us > 0, "{waited_for:?}, {trigger:?}");
+        right_input.push(record(104, 3)).unwrap();
+        let state = join();
+        assert_eq!(state.inputs.map(|input| input.rows), [0, 1], "{trigger:?}");
+        assert_eq!(state.inputs[0].oldest_us, None, "{trigger:?}");
+        let mut got = [output.recv().unwrap(), output.recv().unwrap()];
+        got.sort();
+        assert_eq!(got, [1, 2]);
+        left_input.push(record(200, 4)).unwrap();
+        right_input.push(record(300, 5)).unwrap();
+        let mut state = join();
+        if trigger == Trigger::AsSoonAsPossible {
+            // The batch after the one with the records.
+            assert_eq!(state.inputs.map(|input| input.evicted), [0, 1]);
+        }
+        while state.inputs.map(|input| input.rows) != [1, 1] {
+            state = join();
+        }
+        assert_eq!(state.inputs.map(|input| input.oldest_us), [200, 300].map(|s| Some(s * SECOND)));
+        query.stop().unwrap();
+    }
 }
 
 /// While one stream is silent, the records of the other one stay buffered: up to a limit, or until

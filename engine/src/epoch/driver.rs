@@ -19,7 +19,7 @@ use crate::epoch::source_offsets::SourceOffsets;
 use crate::epoch::trigger::Trigger;
 use crate::error::EngineError;
 use crate::event::Epoch;
-use crate::measure::operator_state::OperatorState;
+use crate::measure::operator_state::{JoinWait, OperatorState};
 use crate::sync::waker::Waker;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
@@ -123,6 +123,8 @@ pub struct Driver {
     removed: Option<u64>,
     /// Whether results of the last epoch are emitted in the next one.
     owes_late_emission: bool,
+    /// For each stateful operator, when the inputs of a join last received rows.
+    join_waits: Vec<JoinWait>,
     stop: bool,
     failed: Option<EngineError>,
     /// Callers that wait for all available data. No plan or drain has covered them yet.
@@ -169,6 +171,7 @@ impl Driver {
             state: State::Idle,
             removed: None,
             owes_late_emission: false,
+            join_waits: vec![JoinWait::default(); parts.operators],
             stop: false,
             failed: None,
             asked: Vec::new(),
@@ -438,6 +441,9 @@ impl Driver {
         // the next epoch.
         let removed = flight.state.iter().map(|state| state.removed).sum();
         self.removed = (!flight.batch).then_some(removed);
+        for (wait, state) in self.join_waits.iter_mut().zip(&mut flight.state) {
+            wait.note(state, flight.started_us);
+        }
         let state: u64 = flight.state.iter().map(|state| state.memory_bytes).sum();
         let buffers = self.checkpoint.as_ref().map_or(0, Checkpoint::buffer_bytes);
         // The changes take memory twice: as received, and in the buffers of the state files.

@@ -7,7 +7,8 @@ pub struct JoinInput {
     pub rows: u64,
     /// Memory of the buffered rows in bytes, without the key table.
     pub bytes: u64,
-    /// Event time of the first buffered row that will expire, in microseconds since 1970.
+    /// Event time of the first buffered row that will expire, in microseconds since 1970. A semi or
+    /// anti join may report an earlier time, that of a row which a match has removed.
     pub oldest_us: Option<i64>,
     /// Number of rows received in this epoch.
     pub received: u64,
@@ -24,6 +25,58 @@ pub struct JoinState {
     pub inputs: [JoinInput; 2],
     /// Pairs that matched in this epoch. For semi and anti joins: left rows with a match.
     pub matches: u64,
+    /// The input that the other one waits for. `None` if neither waits.
+    pub waiting_for: Option<WaitedInput>,
+}
+
+/// The input of a join that the other one waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitedInput {
+    /// The index of the input: 0 for left, 1 for right.
+    pub input: usize,
+    /// The time since which the input has had no rows, in microseconds since 1970: the start of
+    /// the last epoch in which it had some, or of the run.
+    pub since_us: i64,
+}
+
+/// The times at which the inputs of a join last received rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct JoinWait {
+    /// For each input, the start of the last epoch in which a row arrived, in microseconds since
+    /// 1970. `None` before the input's first row.
+    last_rows_us: [Option<i64>; 2],
+    /// The start of the first epoch of this run, in microseconds since 1970.
+    begun_us: Option<i64>,
+}
+
+impl JoinWait {
+    /// Records which inputs received rows in an epoch that has ended, and sets the input that the
+    /// other one waits for. The first call sets the time since which the query has run.
+    pub(crate) fn note(&mut self, state: &mut OperatorState, started_us: i64) {
+        self.begun_us.get_or_insert(started_us);
+        let Some(join) = &mut state.join else { return };
+        for (last_us, input) in self.last_rows_us.iter_mut().zip(&join.inputs) {
+            if input.received > 0 {
+                *last_us = Some(started_us);
+            }
+        }
+        join.waiting_for = self.waited_for(join);
+    }
+
+    /// The input that has had no rows for longer than the other one. `None` if neither has, or if
+    /// the other one has no buffered rows.
+    fn waited_for(&self, join: &JoinState) -> Option<WaitedInput> {
+        let since = |input: usize| self.last_rows_us[input].or(self.begun_us).unwrap_or(i64::MIN);
+        let silent = match since(0).cmp(&since(1)) {
+            std::cmp::Ordering::Less => 0,
+            std::cmp::Ordering::Greater => 1,
+            std::cmp::Ordering::Equal if self.last_rows_us == [None, Some(since(1))] => 0,
+            std::cmp::Ordering::Equal if self.last_rows_us == [Some(since(0)), None] => 1,
+            std::cmp::Ordering::Equal => return None,
+        };
+        let waits = join.inputs[1 - silent].rows > 0;
+        waits.then(|| WaitedInput { input: silent, since_us: since(silent) })
+    }
 }
 
 impl JoinState {

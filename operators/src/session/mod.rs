@@ -51,7 +51,7 @@ pub use dataframe::DataFrame;
 pub use grouped_data::{GroupedData, GroupedWithInitialState};
 pub use job::{JobQuery, Overrides};
 pub use millstream_engine::epoch::trigger::Trigger;
-pub use progress::{Progress, SideWait};
+pub use progress::Progress;
 pub use replaced_source::{JobSource, ReplacedSource, is_capture};
 pub use result_text::{ConsoleFormat, RowFormat};
 pub use running_script::Script;

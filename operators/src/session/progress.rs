@@ -5,7 +5,7 @@ use crate::connect::source_report::SourceReport;
 use millstream_engine::epoch::committed_epoch::CommittedEpoch;
 use millstream_engine::epoch::event_time::EventTimeStats;
 use millstream_engine::measure::latency::Percentiles;
-use millstream_engine::measure::operator_state::{JoinState, OperatorState};
+use millstream_engine::measure::operator_state::{JoinState, WaitedInput};
 use millstream_engine::measure::stall::{Stall, StallCause};
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
@@ -45,57 +45,15 @@ pub struct Progress {
     pub sink: String,
     /// Each stateful operator's kind.
     pub operators: Vec<String>,
-    /// For each stateful operator, when the sides of a join last received rows; no times of rows if
-    /// the operator is not a join.
-    pub waits: Vec<SideWait>,
     /// Whether the query declares an event time.
     pub timed: bool,
-}
-
-/// The times at which the sides of a join last received rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SideWait {
-    /// For the left and the right side: the start of the last epoch in which a row arrived, in
-    /// microseconds since 1970. `None` before the side's first row.
-    pub last_rows_us: [Option<i64>; 2],
-    /// The start of the first epoch of this run, in microseconds since 1970.
-    pub begun_us: Option<i64>,
 }
 
 /// The names of both sides of a join.
 const SIDES: [&str; 2] = ["left", "right"];
 
-impl SideWait {
-    /// Records which sides received rows in an epoch that has ended. The first call sets the time
-    /// since which the query has run.
-    pub(super) fn note(&mut self, state: &OperatorState, started_us: i64) {
-        self.begun_us.get_or_insert(started_us);
-        let Some(join) = &state.join else { return };
-        for (last_us, input) in self.last_rows_us.iter_mut().zip(&join.inputs) {
-            if input.received > 0 {
-                *last_us = Some(started_us);
-            }
-        }
-    }
-
-    /// The index of the side that the other side waits for, and the time since which this side has
-    /// had no rows. It is the side that has had no rows for longer. `None` if neither has, or if
-    /// the other side has no buffered rows.
-    pub fn waited_for(&self, join: &JoinState) -> Option<(usize, i64)> {
-        let since = |side: usize| self.last_rows_us[side].or(self.begun_us).unwrap_or(i64::MIN);
-        let silent = match since(0).cmp(&since(1)) {
-            std::cmp::Ordering::Less => 0,
-            std::cmp::Ordering::Greater => 1,
-            std::cmp::Ordering::Equal if self.last_rows_us == [None, Some(since(1))] => 0,
-            std::cmp::Ordering::Equal if self.last_rows_us == [Some(since(0)), None] => 1,
-            std::cmp::Ordering::Equal => return None,
-        };
-        (join.inputs[1 - silent].rows > 0).then(|| (silent, since(silent)))
-    }
-}
-
 /// Formats the counts of a join and of each of its sides, and the side that it waits for, if any.
-fn join_json(join: &JoinState, wait: Option<&SideWait>) -> Json {
+fn join_json(join: &JoinState) -> Json {
     let mut report = json!({ "matches": join.matches });
     for (name, input) in SIDES.iter().zip(&join.inputs) {
         report[*name] = json!({
@@ -107,8 +65,8 @@ fn join_json(join: &JoinState, wait: Option<&SideWait>) -> Json {
             "isHeld": input.is_held,
         });
     }
-    if let Some((side, since_us)) = wait.and_then(|wait| wait.waited_for(join)) {
-        report["waitingFor"] = json!({ "side": SIDES[side], "since": iso(since_us) });
+    if let Some(WaitedInput { input, since_us }) = join.waiting_for {
+        report["waitingFor"] = json!({ "side": SIDES[input], "since": iso(since_us) });
     }
     report
 }
@@ -198,8 +156,8 @@ impl Progress {
             }
             source
         });
-        let operators = self.operators.iter().zip(&epoch.state).enumerate();
-        let operators = operators.map(|(i, (name, state))| {
+        let operators = self.operators.iter().zip(&epoch.state);
+        let operators = operators.map(|(name, state)| {
             let mut operator = json!({
                 "operatorName": name,
                 "numRowsTotal": state.rows,
@@ -209,7 +167,7 @@ impl Progress {
                 "memoryUsedBytes": state.memory_bytes,
             });
             if let Some(join) = &state.join {
-                operator["join"] = join_json(join, self.waits.get(i));
+                operator["join"] = join_json(join);
             }
             operator
         });

@@ -2,7 +2,7 @@
 
 use crate::connect::source_counters::SourceCounters;
 use crate::connect::source_report::SourceReport;
-use crate::session::progress::{Progress, SideWait};
+use crate::session::progress::Progress;
 use millstream_engine::epoch::committed_epoch::CommittedEpoch;
 use millstream_engine::measure::latency::EpochLatency;
 
@@ -17,7 +17,6 @@ pub(in crate::session::stream_writer) struct ProgressReporter {
     pub operators: Vec<String>,
     pub timed: bool,
     pub last_ns: u64,
-    pub waits: Vec<SideWait>,
 }
 
 impl ProgressReporter {
@@ -36,10 +35,6 @@ impl ProgressReporter {
         now_ns: u64,
     ) -> Progress {
         let interval_ns = now_ns.saturating_sub(std::mem::replace(&mut self.last_ns, now_ns));
-        self.waits.resize(committed.state.len(), SideWait::default());
-        for (wait, state) in self.waits.iter_mut().zip(&committed.state) {
-            wait.note(state, committed.started_us);
-        }
         Progress {
             id: self.id.clone(),
             run_id: self.run_id.clone(),
@@ -54,7 +49,6 @@ impl ProgressReporter {
             reports: self.source_reports(committed),
             sink: self.sink.clone(),
             operators: self.operators.clone(),
-            waits: self.waits.clone(),
             timed: self.timed,
         }
     }

@@ -296,7 +296,6 @@ impl StreamWriter {
             operators: shape.operators,
             timed,
             last_ns: env.now_ns(),
-            waits: Vec::new(),
         };
         self.report_commits(&mut job, &parts, progress);
         Ok((job, parts))

@@ -24,20 +24,26 @@ use millstream_engine::checkpoint::StateLayout;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::job::{Job, JoinOrder};
 use millstream_engine::runtime::stage::Push;
-use pairing::{FullOuter, Inner, LeftOuter, Pairing, RightOuter};
+use pairing::{FullOuter, Inner, LeftAnti, LeftOuter, LeftSemi, Pairing, RightOuter};
 use std::hash::Hash;
 use std::marker::PhantomData;
 
 use range::IntervalRange;
 pub use range::TimeOffset;
-use work::IntervalWork;
+use work::{Calls, IntervalWork};
 
 /// Drops a late record, for joins without a side output. The record is only counted.
 fn drop_late<T>(_: T) {}
 
-/// A join without a side output, which only counts late records.
-type CountingJoin<L, F, R, G, C> =
-    BoundedIntervalJoin<L, F, R, G, C, fn(Either<<L as Recipe>::Item, <R as Recipe>::Item>)>;
+/// The side output of a join that only counts late records.
+type Uncollected<L, R> = fn(Either<<L as Recipe>::Item, <R as Recipe>::Item>);
+
+/// The condition of a join that has none besides the key and the range.
+type Unconditional<L, R> = fn(&<L as Recipe>::Item, &<R as Recipe>::Item) -> bool;
+
+/// A join with neither a side output nor a further condition.
+type PlainJoin<L, F, R, G, C> =
+    BoundedIntervalJoin<L, F, R, G, C, Uncollected<L, R>, Unconditional<L, R>>;
 
 /// Two keyed streams to be joined by a range of event times, from [`KeyedStream::interval_join`].
 #[must_use = "a join does nothing until it has its range and its kind"]
@@ -101,24 +107,30 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static> IntervalJoin<L, F, R, G, C> {
         self,
         lower: impl Into<TimeOffset>,
         upper: impl Into<TimeOffset>,
-    ) -> CountingJoin<L, F, R, G, C> {
-        let range = IntervalRange::new(lower.into(), upper.into());
-        let (order, late) = (JoinOrder::OfInstances, drop_late::<Either<L::Item, R::Item>>);
-        BoundedIntervalJoin { streams: self.0, range, order, max_state_bytes: None, late }
+    ) -> PlainJoin<L, F, R, G, C> {
+        BoundedIntervalJoin {
+            streams: self.0,
+            range: IntervalRange::new(lower.into(), upper.into()),
+            order: JoinOrder::OfInstances,
+            max_state_bytes: None,
+            late: drop_late::<Either<L::Item, R::Item>>,
+            condition: None,
+        }
     }
 }
 
 /// An interval join with its range, from [`IntervalJoin::between`].
 #[must_use = "a join does nothing until it has its kind"]
-pub struct BoundedIntervalJoin<L, F, R, G, C, Z> {
+pub struct BoundedIntervalJoin<L, F, R, G, C, Z, M> {
     streams: ConnectedStreams<L, F, R, G, C>,
     range: IntervalRange,
     order: JoinOrder,
     max_state_bytes: Option<u64>,
     late: Z,
+    condition: Option<M>,
 }
 
-impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, C, Z> {
+impl<L: Recipe, F, R: Recipe, G, C: 'static, Z, M> BoundedIntervalJoin<L, F, R, G, C, Z, M> {
     /// Excludes the lower bound.
     pub fn lower_exclusive(mut self) -> Self {
         self.range.lower_us = self.range.lower_us.saturating_add(1);
@@ -134,12 +146,49 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
     /// Sets a side output: `late` is called with each late record of either stream. It runs on the
     /// worker's thread. After a restart it is called again for records that are read again. Without
     /// a side output late records are only counted.
-    pub fn late_records<Y>(self, late: Y) -> BoundedIntervalJoin<L, F, R, G, C, Y>
+    pub fn late_records<Y>(self, late: Y) -> BoundedIntervalJoin<L, F, R, G, C, Y, M>
     where
         Y: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
     {
-        let Self { streams, range, order, max_state_bytes, .. } = self;
-        BoundedIntervalJoin { streams, range, order, max_state_bytes, late }
+        let Self { streams, range, order, max_state_bytes, condition, .. } = self;
+        BoundedIntervalJoin { streams, range, order, max_state_bytes, late, condition }
+    }
+
+    /// Adds a condition: two records of a key whose times are in the range match only if it is true
+    /// for them. In an outer join, a record for which it was true with no other record has no match
+    /// and is emitted alone. The condition is called once for each pair of the range; after a
+    /// restart it may be called again. A second call of this method replaces the condition.
+    ///
+    /// ```
+    /// use millstream::stream::{Flow, TimeOffset};
+    /// use millstream::Config;
+    /// use std::time::Duration;
+    ///
+    /// const SECOND: i64 = 1_000_000;
+    /// let flow = Flow::new("unpaid");
+    /// // Customer, time, amount.
+    /// let orders = flow.items([(1, 100 * SECOND, 40), (1, 101 * SECOND, 70), (2, 900 * SECOND, 1)]);
+    /// let payments = flow.items([(1, 105 * SECOND, 50), (2, 901 * SECOND, 1)]);
+    /// let delay = Duration::from_secs(1);
+    /// let orders = orders.with_watermark(|order| order.1, delay).key_by(|order| order.0);
+    /// let payments = payments.with_watermark(|payment| payment.1, delay).key_by(|payment| payment.0);
+    /// // The orders that no single payment of the next minute covers.
+    /// orders
+    ///     .interval_join(payments)
+    ///     .between(TimeOffset::ZERO, Duration::from_secs(60))
+    ///     .condition(|order, payment| payment.2 >= order.2)
+    ///     .left_anti(|order| order.2)
+    ///     .sink(|amount| assert_eq!(amount, 70));
+    /// flow.start(Config::default())?.await_termination()?;
+    /// # Ok::<(), millstream::EngineError>(())
+    /// ```
+    pub fn condition<Y>(self, condition: Y) -> BoundedIntervalJoin<L, F, R, G, C, Z, Y>
+    where
+        Y: FnMut(&L::Item, &R::Item) -> bool + Clone + Send + 'static,
+    {
+        let Self { streams, range, order, max_state_bytes, late, .. } = self;
+        let condition = Some(condition);
+        BoundedIntervalJoin { streams, range, order, max_state_bytes, late, condition }
     }
 
     /// Limits the memory of the buffered records, which grows while one stream is silent. The
@@ -167,6 +216,7 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
         F: FnMut(&L::Item) -> K + Clone + Send + 'static,
         G: FnMut(&R::Item) -> K + Clone + Send + 'static,
         Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+        M: FnMut(&L::Item, &R::Item) -> bool + Clone + Send + 'static,
         U: Send + 'static,
         J: FnMut(&L::Item, &R::Item) -> U + Clone + Send + 'static,
     {
@@ -182,6 +232,7 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
         F: FnMut(&L::Item) -> K + Clone + Send + 'static,
         G: FnMut(&R::Item) -> K + Clone + Send + 'static,
         Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+        M: FnMut(&L::Item, &R::Item) -> bool + Clone + Send + 'static,
         U: Send + 'static,
         J: FnMut(&L::Item, Option<&R::Item>) -> U + Clone + Send + 'static,
     {
@@ -197,6 +248,7 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
         F: FnMut(&L::Item) -> K + Clone + Send + 'static,
         G: FnMut(&R::Item) -> K + Clone + Send + 'static,
         Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+        M: FnMut(&L::Item, &R::Item) -> bool + Clone + Send + 'static,
         U: Send + 'static,
         J: FnMut(Option<&L::Item>, &R::Item) -> U + Clone + Send + 'static,
     {
@@ -213,10 +265,45 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
         F: FnMut(&L::Item) -> K + Clone + Send + 'static,
         G: FnMut(&R::Item) -> K + Clone + Send + 'static,
         Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+        M: FnMut(&L::Item, &R::Item) -> bool + Clone + Send + 'static,
         U: Send + 'static,
         J: FnMut(Option<&L::Item>, Option<&R::Item>) -> U + Clone + Send + 'static,
     {
         self.paired::<K, _>(FullOuter(join, PhantomData))
+    }
+
+    /// A left semi join: one result for each left record with a match, at its first match. The record
+    /// is not buffered any longer then.
+    pub fn left_semi<K, U, J>(self, result: J) -> Stream<impl Recipe<Item = U>, C>
+    where
+        K: Kept + Hash + Eq + Clone,
+        L::Item: Kept,
+        R::Item: Kept,
+        F: FnMut(&L::Item) -> K + Clone + Send + 'static,
+        G: FnMut(&R::Item) -> K + Clone + Send + 'static,
+        Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+        M: FnMut(&L::Item, &R::Item) -> bool + Clone + Send + 'static,
+        U: Send + 'static,
+        J: FnMut(&L::Item) -> U + Clone + Send + 'static,
+    {
+        self.paired::<K, _>(LeftSemi(result, PhantomData))
+    }
+
+    /// A left anti join: one result for each left record without a match, when the watermark rules
+    /// out a match. A record is not buffered after its first match.
+    pub fn left_anti<K, U, J>(self, result: J) -> Stream<impl Recipe<Item = U>, C>
+    where
+        K: Kept + Hash + Eq + Clone,
+        L::Item: Kept,
+        R::Item: Kept,
+        F: FnMut(&L::Item) -> K + Clone + Send + 'static,
+        G: FnMut(&R::Item) -> K + Clone + Send + 'static,
+        Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+        M: FnMut(&L::Item, &R::Item) -> bool + Clone + Send + 'static,
+        U: Send + 'static,
+        J: FnMut(&L::Item) -> U + Clone + Send + 'static,
+    {
+        self.paired::<K, _>(LeftAnti(result, PhantomData))
     }
 
     fn paired<K, P>(self, pairing: P) -> Stream<impl Recipe<Item = P::Output>, C>
@@ -227,29 +314,28 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
         F: FnMut(&L::Item) -> K + Clone + Send + 'static,
         G: FnMut(&R::Item) -> K + Clone + Send + 'static,
         Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+        M: FnMut(&L::Item, &R::Item) -> bool + Clone + Send + 'static,
         P: Pairing<L::Item, R::Item>,
     {
-        let Self { streams, range, order, max_state_bytes, late } = self;
+        let Self { streams, range, order, max_state_bytes, late, condition } = self;
         streams.into_input(|input: TwoInputs<_, OneInput<R, G, K>>| IntervalJoinRecipe {
             input: TwoInputs { order, ..input },
             range,
             max_state_bytes,
-            pairing,
-            late,
+            calls: Calls { pairing, condition, late },
         })
     }
 }
 
-struct IntervalJoinRecipe<I, P, Z> {
+struct IntervalJoinRecipe<I, P, M, Z> {
     input: I,
     range: IntervalRange,
     max_state_bytes: Option<u64>,
-    pairing: P,
-    late: Z,
+    calls: Calls<P, M, Z>,
 }
 
-impl<L, F, R, G, K, P, Z> Recipe
-    for IntervalJoinRecipe<TwoInputs<OneInput<L, F, K>, OneInput<R, G, K>>, P, Z>
+impl<L, F, R, G, K, P, M, Z> Recipe
+    for IntervalJoinRecipe<TwoInputs<OneInput<L, F, K>, OneInput<R, G, K>>, P, M, Z>
 where
     L: Recipe<Item: Kept>,
     R: Recipe<Item: Kept>,
@@ -257,6 +343,7 @@ where
     F: FnMut(&L::Item) -> K + Clone + Send + 'static,
     G: FnMut(&R::Item) -> K + Clone + Send + 'static,
     P: Pairing<L::Item, R::Item>,
+    M: FnMut(&L::Item, &R::Item) -> bool + Clone + Send + 'static,
     Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
 {
     type Item = P::Output;
@@ -267,7 +354,7 @@ where
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
         let places = self.places(job, parallelism);
-        let Self { input, range, max_state_bytes, pairing, late } = self;
+        let Self { input, range, max_state_bytes, calls } = self;
         let share = max_state_bytes.map(|bytes| share(bytes, places.len()));
         let is_ordered = input.order == JoinOrder::OfInput;
         job.request_no_data_batches();
@@ -278,7 +365,7 @@ where
         let stages = logs.into_iter().enumerate().map(|(i, log)| {
             let down = chain(job, i);
             let times = ((times.0)(), (times.1)());
-            let work = IntervalWork::new((pairing.clone(), late.clone()), times, range, log);
+            let work = IntervalWork::new(calls.clone(), times, range, log);
             let work = work.ordered(is_ordered).limited(share);
             let watermarks = OperatorWatermark::new(job.times(), job.trigger().is_continuous());
             Stepped::new(work, watermarks.behind(input.watermark_lag_us()), down)

@@ -9,7 +9,11 @@ pub(in crate::stream) trait Pairing<L, R>: Clone + Send + 'static {
     const NAME: &'static str;
     /// For each side, whether records without a match are emitted.
     const PRESERVES: [bool; 2];
-    fn pair(&mut self, left: &L, right: &R) -> Self::Output;
+    /// Whether a left record is removed with its first match, because further matches cannot change
+    /// its result.
+    const REMOVES_MATCHED: bool = false;
+    /// The result of a match. `None` if the join emits only records without a match.
+    fn pair(&mut self, left: &L, right: &R) -> Option<Self::Output>;
     /// The result of a left record without a match. `None` if the join does not preserve left
     /// records.
     fn only_left(&mut self, left: &L) -> Option<Self::Output>;
@@ -18,9 +22,9 @@ pub(in crate::stream) trait Pairing<L, R>: Clone + Send + 'static {
     fn only_right(&mut self, right: &R) -> Option<Self::Output>;
 }
 
-macro_rules! pairings {
-    ($($name:ident $text:literal [$of_left:literal, $of_right:literal] ($left:ty, $right:ty):
-        |$f:ident, $l:ident, $r:ident| $pair:expr, $only_left:expr, $only_right:expr;)*) => {$(
+/// A result function with its result type.
+macro_rules! pairing_of {
+    ($name:ident) => {
         pub(in crate::stream) struct $name<F, U>(pub F, pub PhantomData<fn() -> U>);
 
         impl<F: Clone, U> Clone for $name<F, U> {
@@ -28,6 +32,13 @@ macro_rules! pairings {
                 Self(self.0.clone(), PhantomData)
             }
         }
+    };
+}
+
+macro_rules! pairings {
+    ($($name:ident $text:literal [$of_left:literal, $of_right:literal] ($left:ty, $right:ty):
+        |$f:ident, $l:ident, $r:ident| $pair:expr, $only_left:expr, $only_right:expr;)*) => {$(
+        pairing_of! { $name }
 
         impl<L, R, U, F> Pairing<L, R> for $name<F, U>
         where
@@ -40,9 +51,9 @@ macro_rules! pairings {
             const NAME: &'static str = $text;
             const PRESERVES: [bool; 2] = [$of_left, $of_right];
             #[inline]
-            fn pair(&mut self, $l: &L, $r: &R) -> U {
+            fn pair(&mut self, $l: &L, $r: &R) -> Option<U> {
                 let $f = &mut self.0;
-                $pair
+                Some($pair)
             }
             fn only_left(&mut self, $l: &L) -> Option<U> {
                 let ($f, _) = (&mut self.0, $l);
@@ -64,4 +75,39 @@ pairings! {
         |f, l, r| f(Some(l), r), { let _ = f; None }, Some(f(None, r));
     FullOuter "full outer" [true, true] (Option<&L>, Option<&R>):
         |f, l, r| f(Some(l), Some(r)), Some(f(Some(l), None)), Some(f(None, Some(r)));
+}
+
+/// Joins that test whether a left record has a match. The result has the left record only.
+macro_rules! existence_pairings {
+    ($($name:ident $text:literal: with a match $matched:literal;)*) => {$(
+        pairing_of! { $name }
+
+        impl<L, R, U, F> Pairing<L, R> for $name<F, U>
+        where
+            L: 'static,
+            R: 'static,
+            U: Send + 'static,
+            F: FnMut(&L) -> U + Clone + Send + 'static,
+        {
+            type Output = U;
+            const NAME: &'static str = $text;
+            const PRESERVES: [bool; 2] = [!$matched, false];
+            const REMOVES_MATCHED: bool = true;
+            #[inline]
+            fn pair(&mut self, left: &L, _: &R) -> Option<U> {
+                $matched.then(|| (self.0)(left))
+            }
+            fn only_left(&mut self, left: &L) -> Option<U> {
+                (!$matched).then(|| (self.0)(left))
+            }
+            fn only_right(&mut self, _: &R) -> Option<U> {
+                None
+            }
+        }
+    )*};
+}
+
+existence_pairings! {
+    LeftSemi "left semi": with a match true;
+    LeftAnti "left anti": with a match false;
 }

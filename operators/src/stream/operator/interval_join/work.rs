@@ -3,7 +3,8 @@
 //! A new record first searches the buffered records of the other side and is then buffered itself,
 //! unless the watermark rules out further matches. A record expires when the state watermark of its
 //! side reaches its event time. If the record has had no match and the join preserves its side, its
-//! result is emitted then.
+//! result is emitted then. A semi or anti join removes a left record with its first match. If the
+//! record is searching at that time, its search ends in the next step.
 //!
 //! *In the checkpoint* an unfinished search has an entry of its own: the time and the number of the
 //! last examined record.
@@ -41,6 +42,16 @@ const SEARCHES: usize = 16;
 /// The event times of both sides.
 pub(super) type Times<L, R> = (EventTimeFn<L>, EventTimeFn<R>);
 
+/// The caller's functions.
+#[derive(Clone)]
+pub(super) struct Calls<P, M, Z> {
+    pub pairing: P,
+    /// The condition on two records besides their key and their times, if there is one.
+    pub condition: Option<M>,
+    /// Called with each late record.
+    pub late: Z,
+}
+
 /// A search for the matches of a record.
 #[derive(Clone, Copy)]
 struct Search {
@@ -74,9 +85,8 @@ fn limit_exceeded(bytes: u64, limit: u64) -> EngineError {
 const SEARCH: u8 = 4;
 
 /// The state of the instance.
-pub(super) struct IntervalWork<L, R, P, Z> {
-    pairing: P,
-    late: Z,
+pub(super) struct IntervalWork<L, R, P, M, Z> {
+    calls: Calls<P, M, Z>,
     times: Times<L, R>,
     range: IntervalRange,
     records: SidedRecords<L, R>,
@@ -98,16 +108,21 @@ pub(super) struct IntervalWork<L, R, P, Z> {
     log: StateLog,
 }
 
-impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
+impl<L, R, P, M, Z> IntervalWork<L, R, P, M, Z>
+where
+    L: Kept,
+    R: Kept,
+    P: Pairing<L, R>,
+    M: FnMut(&L, &R) -> bool,
+{
     pub fn new(
-        (pairing, late): (P, Z),
+        calls: Calls<P, M, Z>,
         times: Times<L, R>,
         range: IntervalRange,
         log: StateLog,
     ) -> Self {
         Self {
-            pairing,
-            late,
+            calls,
             times,
             range,
             records: SidedRecords::default(),
@@ -149,11 +164,12 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         search: &mut Search,
         down: &mut D,
     ) -> Result<bool, EngineError> {
-        let Self { pairing, records, keys, log, state, .. } = self;
-        let entry = &keys[search.key];
+        let Self { calls: Calls { pairing, condition, .. }, records, keys, log, state, .. } = self;
+        let KeyedRuns { key, runs } = &mut keys[search.key];
+        let key_bytes = || KeyBytes { hash: hash_bytes(key), bytes: key };
         let SidedId { side, id } = search.record;
         let other = side.other();
-        let run = &entry.runs[other.index()];
+        let run = &mut runs[other.index()];
         let mut cursor = match search.last {
             None => run.seek(search.times_us.0, records.runs()),
             Some(last) => run.seek_behind(last, &records.numbers(other), records.runs()),
@@ -163,7 +179,8 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
             let found = found.filter(|entry| entry.time_us <= search.times_us.1);
             let Some(found) = found else { return Ok(true) };
             let number = records.number(other, found.row);
-            search.last = Some((found.time_us, number));
+            let last = (found.time_us, number);
+            search.last = Some(last);
             cursor.advance();
             if number > search.number {
                 continue;
@@ -175,16 +192,48 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
             let (Some(left), Some(right)) = (records.left(left), records.right(right)) else {
                 continue;
             };
-            down.push(pairing.pair(left, right), search.ingest_ns)?;
+            if condition.as_mut().is_some_and(|condition| !condition(left, right)) {
+                continue;
+            }
+            if let Some(output) = pairing.pair(left, right) {
+                down.push(output, search.ingest_ns)?;
+            }
             search.matched = true;
             state.matches += 1;
-            if P::PRESERVES[other.index()] {
-                let found = SidedId { side: other, id: found.row };
-                let key = KeyBytes { hash: entry.hash(), bytes: &entry.key };
-                records.keep_matched(found, key, log)?;
+            let found = SidedId { side: other, id: found.row };
+            match (P::REMOVES_MATCHED, side) {
+                (true, Side::Left) => return Ok(true),
+                (true, Side::Right) => {
+                    // The key stays in the table, because this search refers to it.
+                    records.remove(found, key_bytes(), run, log);
+                    cursor = run.seek_behind(last, &records.numbers(other), records.runs());
+                }
+                (false, _) if P::PRESERVES[other.index()] => {
+                    records.keep_matched(found, key_bytes(), log)?;
+                }
+                (false, _) => {}
             }
         }
         Ok(false)
+    }
+
+    /// Handles the first match of a buffered record, whose search is not finished. A record that
+    /// needs no further match is removed. On a preserved side the match is recorded.
+    fn first_match(&mut self, search: Search) -> Result<(), EngineError> {
+        let SidedId { side, .. } = search.record;
+        if Self::leaves_at_match(side) {
+            self.remove(search.record, search.key);
+        } else if P::PRESERVES[side.index()] {
+            let entry = &self.keys[search.key];
+            let key = KeyBytes { hash: entry.hash(), bytes: &entry.key };
+            self.records.keep_matched(search.record, key, &mut self.log)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a record of this side is removed with its first match.
+    fn leaves_at_match(side: Side) -> bool {
+        P::REMOVES_MATCHED && side == Side::Left
     }
 
     /// Emits the result of a record without a match, if the kind of join has one on this side.
@@ -195,8 +244,10 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         down: &mut D,
     ) -> Result<(), EngineError> {
         let output = match side {
-            Side::Left => self.records.left(id).and_then(|left| self.pairing.only_left(left)),
-            Side::Right => self.records.right(id).and_then(|right| self.pairing.only_right(right)),
+            Side::Left => self.records.left(id).and_then(|left| self.calls.pairing.only_left(left)),
+            Side::Right => {
+                self.records.right(id).and_then(|right| self.calls.pairing.only_right(right))
+            }
         };
         output.map_or(Ok(()), |output| down.push(output, ingest_ns))
     }
@@ -213,25 +264,40 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         if P::PRESERVES[side.index()] && !self.records.is_matched(side, id) {
             self.emit_unmatched(record, ingest_ns, down)?;
         }
-        self.remove(record);
+        let key = self.records.key(side, id) as usize;
+        self.remove(record, key);
+        self.release_key(key);
         Ok(())
     }
 
-    /// Ends a finished search. A record that had expired on arrival is removed.
+    /// Whether the record of a search was removed by its first match, which was another record's
+    /// find.
+    fn is_orphaned(&self, Search { record, number, .. }: &Search) -> bool {
+        P::REMOVES_MATCHED && self.records.number(record.side, record.id) != *number
+    }
+
+    /// Ends a search that is finished or orphaned. A record that had expired on arrival is removed.
     fn end_search<D: Push<P::Output>>(
         &mut self,
         at: usize,
         down: &mut D,
     ) -> Result<(), EngineError> {
+        let search = self.take_search(at);
+        if search.expired && !self.is_orphaned(&search) {
+            self.expire(search.record, search.ingest_ns, down)?;
+        }
+        self.release_key(search.key);
+        Ok(())
+    }
+
+    /// Removes a search, also from the checkpoint.
+    fn take_search(&mut self, at: usize) -> Search {
         let search = self.searches.remove(at);
         if search.saved {
             let hash = self.write_search_key(&search);
             self.log.delete_uncounted(&mut StateSlot::default(), hash, &self.entry_key);
         }
-        if search.expired {
-            self.expire(search.record, search.ingest_ns, down)?;
-        }
-        Ok(())
+        search
     }
 
     /// The slot of a key. A new key is added.
@@ -263,17 +329,24 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         entry.hash()
     }
 
-    /// Writes the progress of the searches to the checkpoint.
+    /// Writes the progress of the searches to the checkpoint. An orphaned search ends.
     fn save_searches(&mut self) {
-        for at in 0..self.searches.len() {
+        let mut at = 0;
+        while at < self.searches.len() {
             let search = self.searches[at];
+            if self.is_orphaned(&search) {
+                self.take_search(at);
+                self.release_key(search.key);
+                continue;
+            }
+            at += 1;
             let Some((time_us, number)) = search.last else { continue };
             let hash = self.write_search_key(&search);
             let mut progress = [0; 16];
             progress[..8].copy_from_slice(&time_us.to_le_bytes());
             progress[8..].copy_from_slice(&number.to_le_bytes());
             self.log.put_uncounted(&mut StateSlot::default(), hash, &self.entry_key, &progress);
-            self.searches[at].saved = true;
+            self.searches[at - 1].saved = true;
         }
     }
 
@@ -299,43 +372,46 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         Ok(())
     }
 
-    /// Takes the first record of a side that has expired by `by_us`; `None` if there is none.
-    /// Skips records that were removed since they were added to the expiry queue.
+    /// Takes the first element of a side's expiry queue that has expired by `by_us`, and returns its
+    /// record. `None` if there is no such element, or if its record was removed before it expired.
     fn next_expired(&mut self, side: Side, by_us: i64) -> Option<RowId> {
-        loop {
-            let Expiry { number, place, .. } = self.expiry[side.index()].pop(by_us)?;
-            let row = RowId(place);
-            if self.records.number(side, row) == number {
-                return Some(row);
-            }
-        }
+        let Expiry { number, place, .. } = self.expiry[side.index()].pop(by_us)?;
+        let row = RowId(place);
+        (self.records.number(side, row) == number).then_some(row)
     }
 
     fn has_expired(&self, side: Side, by_us: i64) -> bool {
         self.expiry[side.index()].first_us().is_some_and(|first_us| first_us <= by_us)
     }
 
-    /// Removes a record, and its key if it was the key's last record.
-    fn remove(&mut self, record: SidedId) {
-        let place = self.records.key(record.side, record.id) as usize;
-        let Some(entry) = self.keys.get_mut(place) else { return };
+    /// Removes a record of a key. The key stays in the table until [`release_key`] is called.
+    ///
+    /// [`release_key`]: Self::release_key
+    fn remove(&mut self, record: SidedId, key: usize) {
+        let Some(entry) = self.keys.get_mut(key) else { return };
         let hash = entry.hash();
         let KeyedRuns { key, runs } = entry;
         let bytes = KeyBytes { hash, bytes: key };
         self.records.remove(record, bytes, &mut runs[record.side.index()], &mut self.log);
-        if self.keys[place].is_empty() {
-            self.keys.free(place);
-            self.key_heap -= std::mem::take(&mut self.keys[place].key).heap();
+    }
+
+    /// Frees a key without records, unless an unfinished search refers to it.
+    fn release_key(&mut self, key: usize) {
+        let is_unused = self.keys.get(key).is_some_and(KeyedRuns::is_empty);
+        if is_unused && self.searches.iter().all(|search| search.key != key) {
+            self.keys.free(key);
+            self.key_heap -= std::mem::take(&mut self.keys[key].key).heap();
             self.keys.release();
         }
     }
 }
 
-impl<L, R, P, Z, D> StepWork<D> for IntervalWork<L, R, P, Z>
+impl<L, R, P, M, Z, D> StepWork<D> for IntervalWork<L, R, P, M, Z>
 where
     L: Kept,
     R: Kept,
     P: Pairing<L, R>,
+    M: FnMut(&L, &R) -> bool + Send,
     Z: Send,
     D: Push<P::Output>,
 {
@@ -396,13 +472,10 @@ where
         while at < self.searches.len() && down.is_ready() {
             let mut search = self.searches[at];
             let had_match = search.matched;
-            let done = self.step(&mut search, down)?;
+            let done = self.is_orphaned(&search) || self.step(&mut search, down)?;
             self.searches[at] = search;
-            let SidedId { side, .. } = search.record;
-            if search.matched && !had_match && P::PRESERVES[side.index()] {
-                let entry = &self.keys[search.key];
-                let key = KeyBytes { hash: entry.hash(), bytes: &entry.key };
-                self.records.keep_matched(search.record, key, &mut self.log)?;
+            if search.matched && !had_match {
+                self.first_match(search)?;
             }
             if done {
                 self.end_search(at, down)?;
@@ -432,8 +505,8 @@ where
                 if preserves && !down.is_ready() {
                     return Ok(false);
                 }
-                let Some(id) = self.next_expired(side, by_us) else { break };
                 left -= 1;
+                let Some(id) = self.next_expired(side, by_us) else { continue };
                 self.expire(SidedId { side, id }, UNTIMED, down)?;
             }
             if self.has_expired(side, by_us) {
@@ -453,7 +526,8 @@ where
         for side in Side::BOTH {
             let input = &mut state.inputs[side.index()];
             (input.rows, input.bytes) = self.records.held(side);
-            input.oldest_us = self.expiry[side.index()].first_us();
+            let first_us = self.expiry[side.index()].first_us();
+            input.oldest_us = first_us.filter(|_| input.rows > 0);
         }
         self.log.set_join_state(state);
         self.log.hand_over(epoch, self.records.len() as u64, bytes);
@@ -465,12 +539,13 @@ where
     }
 }
 
-impl<K, L, R, P, Z, D> RecordWork<(K, Either<L, R>), D> for IntervalWork<L, R, P, Z>
+impl<K, L, R, P, M, Z, D> RecordWork<(K, Either<L, R>), D> for IntervalWork<L, R, P, M, Z>
 where
     K: Kept,
     L: Kept,
     R: Kept,
     P: Pairing<L, R>,
+    M: FnMut(&L, &R) -> bool + Send,
     Z: FnMut(Either<L, R>) + Send,
     D: Push<P::Output>,
 {
@@ -489,7 +564,7 @@ where
         self.state.inputs[record.side().index()].received += 1;
         if time_us <= watermarks.late_row_watermark_us() {
             self.log.count_late(1);
-            (self.late)(record);
+            (self.calls.late)(record);
             return Ok(());
         }
         self.key.clear();
@@ -510,6 +585,10 @@ where
             saved: false,
         };
         let done = found.is_none() || self.step(&mut search, down)?;
+        if search.matched && Self::leaves_at_match(side) {
+            self.records.discard(record);
+            return Ok(());
+        }
         // If the range lies entirely before the record, no future record can match it.
         let state_us = self.range.state_watermark(side, watermarks.watermark_us());
         search.expired = watermarks.is_in_band() && state_us.is_some_and(|us| time_us <= us);
@@ -518,6 +597,7 @@ where
                 self.emit_unmatched(record, ingest_ns, down)?;
             }
             self.records.discard(record);
+            found.into_iter().for_each(|key| self.release_key(key));
             return Ok(());
         }
         if search.matched && P::PRESERVES[side.index()] {

@@ -466,7 +466,7 @@ impl Buffer {
         let mut counts = self.counts;
         for side in JoinSide::BOTH {
             let input = &mut counts.inputs[side.index()];
-            input.oldest_us = self.first_expiry_us(side);
+            input.oldest_us = self.first_expiry_us(side).filter(|_| input.rows > 0);
             input.is_held = held[side.index()];
             let counted = &mut self.counts.inputs[side.index()];
             (counted.received, counted.evicted) = (0, 0);
