@@ -447,6 +447,109 @@ fn inspect_reports_a_torn_block_as_a_restart_does() {
     assert!(open(4_900_000).is_ok());
 }
 
+/// Runs a query over the CSV files `l.csv` and `r.csv` of a folder, and returns what `inspect` prints
+/// about its only stateful operator. The views `l` and `r` have the columns `k`, `t` and `v`.
+fn inspected_join(scratch: &Scratch, query: &str, (left, right): (&str, &str)) -> String {
+    let mut text = "SET spark.sql.session.timeZone = UTC;\n\
+                    SET spark.sql.join.asofJoin.enabled = true;\n"
+        .to_string();
+    for (name, rows) in [("l", left), ("r", right)] {
+        let folder = scratch.path(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(format!("{folder}/1.csv"), rows).unwrap();
+        text += &format!(
+            "CREATE TEMPORARY VIEW {name}0 (k BIGINT, t TIMESTAMP, v STRING) USING csv \
+             OPTIONS (path '{folder}');\n\
+             CREATE TEMPORARY VIEW {name} AS SELECT * FROM STREAM {name}0 \
+             WATERMARK t DELAY OF INTERVAL 0 SECONDS;\n"
+        );
+    }
+    text += &format!("CREATE STREAMING TABLE joined USING console AS {query}");
+    let checkpoint = scratch.path("checkpoint");
+    let output = job("run", &text, &["--trigger", "availableNow", "--checkpoint", &checkpoint]);
+    assert!(output.status.success(), "{}", texts(&output).1);
+    let output = millstream().args(["inspect", &checkpoint, "--state", "0"]).output().unwrap();
+    assert!(output.status.success(), "{}", texts(&output).1);
+    texts(&output).0
+}
+
+/// The lines of `inspect --state` without the sizes in bytes, and without the numbers of rows, which
+/// depend on the order in which the sides arrive.
+fn without_sizes(state: &str) -> Vec<String> {
+    let without = |line: &str, name: &str| match line.split_once(name) {
+        Some((before, after)) => {
+            let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+            assert!(after[..end].parse::<u64>().is_ok(), "{line}");
+            format!("{before}{}", &after[end..])
+        }
+        None => line.to_string(),
+    };
+    state.lines().map(|line| without(&without(line, ", bytes "), " row ")).collect()
+}
+
+/// For each side the totals and the oldest time; for each row its key, side, number and columns,
+/// and whether it has had a match.
+#[test]
+fn inspect_shows_the_sides_of_a_join() {
+    let scratch = Scratch::new("inspect-join");
+    let query = "SELECT l.v, r.v FROM l LEFT JOIN r ON l.k = r.k AND r.t >= l.t \
+                 AND r.t <= l.t + INTERVAL 1 MINUTE";
+    let left = "1,2024-01-01 00:00:10,a\n2,2024-01-01 00:00:20,b\n";
+    let state = inspected_join(&scratch, query, (left, "1,2024-01-01 00:00:15,c\n"));
+    let expected = [
+        "left: rows 2, matched 1, oldest 2024-01-01 00:00:10",
+        "right: rows 1, matched 0, oldest 2024-01-01 00:00:15",
+        "1\t=>\tleft, matched: 1, 2024-01-01 00:00:10, a",
+        "1\t=>\tright: 1, 2024-01-01 00:00:15, c",
+        "2\t=>\tleft: 2, 2024-01-01 00:00:20, b",
+    ];
+    assert_eq!(without_sizes(&state), expected, "{state}");
+}
+
+#[test]
+fn inspect_shows_the_sides_of_an_asof_join() {
+    let scratch = Scratch::new("inspect-asof-join");
+    let query = "SELECT l.v, r.v FROM l LEFT ASOF JOIN r MATCH_CONDITION (l.t >= r.t) ON l.k = r.k";
+    let right = "1,2024-01-01 00:00:05,c\n1,2024-01-01 00:00:15,d\n";
+    let state = inspected_join(&scratch, query, ("1,2024-01-01 00:00:20,a\n", right));
+    let expected = [
+        "left: rows 1, matched 0, oldest 2024-01-01 00:00:20",
+        "right: rows 1, matched 0, oldest 2024-01-01 00:00:15",
+        "1\t=>\tleft: 1, 2024-01-01 00:00:20, a",
+        "1\t=>\tright: 1, 2024-01-01 00:00:15, d",
+    ];
+    assert_eq!(without_sizes(&state), expected, "{state}");
+}
+
+/// The records of a typed stream are bytes; their sides are summarised.
+#[test]
+fn inspect_shows_the_sides_of_an_interval_join() {
+    use millstream::stream::{Flow, TimeOffset};
+
+    let scratch = Scratch::new("inspect-interval-join");
+    let flow = Flow::new("join").checkpoint(scratch.path("checkpoint"));
+    let delay = std::time::Duration::from_secs(60);
+    let left = flow.items([(1u64, 100i64), (2, 200)]).with_watermark(|r| r.1 * 1_000_000, delay);
+    let right = flow.items([(1u64, 100i64)]).with_watermark(|r| r.1 * 1_000_000, delay);
+    left.key_by(|r| r.0)
+        .interval_join(right.key_by(|r| r.0))
+        .between(TimeOffset::ZERO, delay)
+        .full_outer(|l, r| (l.copied(), r.copied()))
+        .sink(|_| {});
+    flow.start(millstream::Config::default()).unwrap().await_termination().unwrap();
+    let inspect = |args: &[&str]| {
+        let checkpoint = scratch.path("checkpoint");
+        let output = millstream().arg("inspect").arg(checkpoint).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", texts(&output).1);
+        texts(&output).0
+    };
+    assert!(inspect(&[]).contains("interval join by u64: full outer"), "{}", inspect(&[]));
+    let state = inspect(&["--state", "0"]);
+    let lines = without_sizes(&state);
+    assert_eq!(lines[..2], ["left: rows 2, matched 1", "right: rows 1, matched 1"], "{state}");
+    assert_eq!(lines.len(), 2 + 3, "{state}");
+}
+
 /// The tool does not know the state types of a program's processor, so it shows bytes.
 #[test]
 fn inspect_shows_the_state_of_a_processor_as_bytes() {

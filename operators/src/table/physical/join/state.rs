@@ -33,7 +33,7 @@ pub fn show_join_row(layout: &StateLayout, key: &[u8], value: &[u8]) -> Option<S
     let number = u64::from_le_bytes(number.try_into().ok()?);
     if let Some(side) = side.checked_sub(SEARCH) {
         let side = if side == 0 { "left" } else { "right" };
-        return Some(format!("a search of {side} row {number} that goes on"));
+        return Some(format!("{side} row {number}: unfinished search"));
     }
     let schema = match columns.get(usize::from(side))?.as_str() {
         "" => Schema::new(Vec::new()),
