@@ -298,12 +298,26 @@ mod with_protobuf {
     /// The position of `test.Outer` among the message types of its file.
     const OUTER: u8 = 9;
 
+    /// A device has no end, and opening a pipe waits for its writer.
+    #[cfg(unix)]
+    #[test]
+    fn descriptors_are_read_from_regular_files_only() {
+        let pipe = std::env::temp_dir().join(format!("millstream-pipe-{}", std::process::id()));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        for path in ["/dev/zero", pipe.to_str().unwrap(), "/tmp"] {
+            let sql = format!("SELECT from_protobuf(X'00', 'test.Scalars', '{path}')");
+            let error = error(&Session::new(), &sql);
+            let is_named = error.contains("PROTOBUF_DESCRIPTOR_FILE_NOT_FOUND");
+            assert!(is_named && error.contains("not a regular file"), "{error}");
+        }
+        std::fs::remove_file(pipe).unwrap();
+    }
+
     #[test]
     fn message_types_and_options_are_checked() {
         let path = descriptors("test");
         let cases = [
-            // A device without an end.
-            ("'test.Scalars', '/dev/zero'".to_string(), "PROTOBUF_DESCRIPTOR_FILE_NOT_FOUND"),
             ("'test.Scalars', '/no/such/file'".to_string(), "PROTOBUF_DESCRIPTOR_FILE_NOT_FOUND"),
             (format!("'test.Nothing', '{path}'"), "PROTOBUF_MESSAGE_NOT_FOUND"),
             (format!("'test.Person', '{path}'"), "RECURSIVE_PROTOBUF_SCHEMA"),

@@ -56,11 +56,16 @@ pub fn resolve_descriptors(name: &str, args: &mut [Resolved]) -> PlanResult<()> 
             "Write the file with protoc --include_imports --descriptor_set_out=FILE",
         )
     };
+    let failed = |error: std::io::Error| unreadable(error.to_string());
+    // To open a pipe waits for its writer, and a device may have no end.
+    if !std::fs::metadata(&path).map_err(failed)?.is_file() {
+        return Err(unreadable("it is not a regular file".to_string()));
+    }
     let mut bytes = Vec::new();
-    // A device has no length and may have no end.
+    // The file may grow meanwhile.
     let read = File::open(&path)
         .and_then(|file| file.take(DESCRIPTORS_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|error| unreadable(error.to_string()))?;
+        .map_err(failed)?;
     if read as u64 > DESCRIPTORS_MAX {
         return Err(unreadable(format!("it has more than {DESCRIPTORS_MAX} bytes")));
     }
