@@ -32,10 +32,11 @@ fn without_the_feature_the_error_names_it() {
 mod with_registry {
     use super::registry::{FakeRegistry, Fault};
     use super::{error, rows};
-    use millstream::session::{Session, StreamingQuery, Trigger};
+    use millstream::session::{QueryError, Session, StreamingQuery, Trigger};
     use millstream::table::value::Value;
     use millstream::{Config, WaitProfile};
     use std::sync::Barrier;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::{Duration, Instant};
 
     const OLD: &str =
@@ -157,7 +158,7 @@ mod with_registry {
         registry.fail_next(&[Fault::Status(500), Fault::Close, Fault::Status(429)]);
         let frame = Session::new().sql(&sql).unwrap();
         // The registry is known now, so that a bare 404 is no wrong address.
-        registry.fail_next(&[Fault::Status(404), Fault::Page(0), Fault::Status(503)]);
+        registry.fail_next(&[Fault::Status(404), Fault::Page("0"), Fault::Status(503)]);
         assert_eq!(frame.collect().unwrap(), [[Value::Long(2), text("none")]]);
     }
 
@@ -234,14 +235,20 @@ mod with_registry {
         );
     }
 
+    /// The query has no time for a wait of 30 s, to which the values are limited. Values that are no
+    /// number of seconds count as none.
     #[test]
     fn a_wait_that_a_page_asks_for_is_bounded() {
-        let registry = registry();
-        let options = "'mode', 'PERMISSIVE', 'schema.registry.retry.ms', '250'";
-        let frame = Session::new().sql(&decoding(&registry, &[OLD_RECORD], options)).unwrap();
-        registry.set_down(Some(Fault::Page(u64::MAX)));
-        let error = frame.collect().unwrap_err().to_string();
-        assert!(error.contains("SCHEMA_REGISTRY_UNAVAILABLE"), "{error}");
+        let values = ["18446744073709551615", "99999999999999999999999", "-1", "", "soon", "1e9"];
+        let date = "Wed, 21 Oct 2099 07:28:00 GMT";
+        for value in values.into_iter().chain([date]) {
+            let registry = registry();
+            let options = "'mode', 'PERMISSIVE', 'schema.registry.retry.ms', '250'";
+            let frame = Session::new().sql(&decoding(&registry, &[OLD_RECORD], options)).unwrap();
+            registry.set_down(Some(Fault::Page(value)));
+            let error = frame.collect().unwrap_err().to_string();
+            assert!(error.contains("SCHEMA_REGISTRY_UNAVAILABLE"), "{value}: {error}");
+        }
     }
 
     #[test]
@@ -322,20 +329,34 @@ mod with_registry {
         assert_eq!(restarted.collect().unwrap(), [[Value::Long(3), text("x")]]);
     }
 
-    fn start(session: &Session, sql: &str, folder: &std::path::Path) -> StreamingQuery {
+    fn folder() -> std::path::PathBuf {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("millstream-registry-{}-{number}", std::process::id());
+        std::env::temp_dir().join(name)
+    }
+
+    fn try_start(
+        session: &Session,
+        sql: &str,
+        mode: &str,
+        folder: &std::path::Path,
+    ) -> Result<StreamingQuery, QueryError> {
         let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
-        let writer = session.sql(sql).unwrap().write_stream().format("memory").query_name("out");
-        let writer = writer.option("checkpointLocation", folder.display()).config(config);
-        writer.trigger(Trigger::Continuous { interval_ns: 5_000_000 }).start().unwrap()
+        let writer = session.sql(sql)?.write_stream().format("memory").query_name("out");
+        let writer = writer.output_mode(mode).option("checkpointLocation", folder.display());
+        writer.config(config).trigger(Trigger::Continuous { interval_ns: 5_000_000 }).start()
+    }
+
+    fn start(session: &Session, sql: &str, folder: &std::path::Path) -> StreamingQuery {
+        try_start(session, sql, "append", folder).unwrap()
     }
 
     /// With a back-off of ten minutes, a stop does not wait for it. The record is read after the
     /// restart.
     #[test]
     fn a_query_that_waits_for_the_registry_stops_and_resumes_at_its_checkpoint() {
-        let folder =
-            std::env::temp_dir().join(format!("millstream-registry-{}", std::process::id()));
-        drop(std::fs::remove_dir_all(&folder));
+        let folder = folder();
         let registry = registry();
         let session = Session::new();
         let stream = session.memory_stream("input", "v BINARY").unwrap();
@@ -362,6 +383,56 @@ mod with_registry {
         let found = session.table("out").unwrap().rows();
         assert_eq!(found, [[expected.clone()], [expected]]);
         drop(std::fs::remove_dir_all(&folder));
+    }
+
+    /// A restart reads with the subject's latest schema. It is refused only if the state has another
+    /// type then. The earlier schema, given as an option, continues the query.
+    #[test]
+    fn a_restart_with_a_new_schema_is_refused_only_if_the_state_has_another_type() {
+        let with_default = r#"{"type": "record", "name": "R", "fields": [
+            {"name": "a", "type": "int"}, {"name": "b", "type": "string", "default": "none"}]}"#;
+        let counted = "SELECT o.a AS a, count(*) AS n FROM t GROUP BY o.a";
+        let inline = "SELECT count(*) AS n FROM input GROUP BY <from_avro>.a";
+        for (sql, mode, newer, expected) in [
+            ("SELECT o.* FROM t", "append", NEW, Ok(vec![Value::Long(2), text("none")])),
+            (counted, "update", with_default, Ok(vec![Value::Long(2), Value::Long(2)])),
+            (inline, "update", with_default, Ok(vec![Value::Long(2)])),
+            (counted, "update", NEW, Err("INT): count(*)] and is [aggregate by")),
+            (inline, "update", NEW, Err("INT): count(*)] and is [aggregate by")),
+        ] {
+            let folder = folder();
+            let registry = FakeRegistry::start();
+            let session = Session::new();
+            let stream = session.memory_stream("input", "v BINARY").unwrap();
+            let run = |options: &str| {
+                let call = format!(
+                    "from_avro(v, 's', '{}', map('avroSchemaEvolutionMode', 'restart'{options}))",
+                    registry.address
+                );
+                let view = format!("SELECT {call} AS o FROM input");
+                session.sql(&view).unwrap().create_temp_view("t");
+                let sql = sql.replace("<from_avro>", &call);
+                stream.add([vec![Value::Binary(vec![0, 0, 0, 0, 1, 4])]]);
+                let query = try_start(&session, &sql, mode, &folder)?;
+                query.process_all_available()?;
+                query.stop()?;
+                Ok::<_, QueryError>(session.table("out").unwrap().rows())
+            };
+            registry.register("s", 1, OLD);
+            run("").unwrap();
+            registry.register("s", 2, newer);
+            match (run(""), expected) {
+                (Ok(rows), Ok(last)) => assert_eq!(rows.last(), Some(&last), "{sql}"),
+                (Err(error), Err(part)) => {
+                    assert_eq!(error.condition(), "CHECKPOINT_QUERY_CHANGED", "{error}");
+                    assert!(error.to_string().contains(part), "{sql}: {error}");
+                    let rows = run(&format!(", 'avroSchema', '{OLD}'")).unwrap();
+                    assert_eq!(rows.last().unwrap().last(), Some(&Value::Long(3)), "{sql}");
+                }
+                (found, _) => panic!("{sql}: {found:?}"),
+            }
+            drop(std::fs::remove_dir_all(&folder));
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub enum Fault {
     /// Answers with a status.
     Status(u16),
     /// Answers with the status 200, a page instead of JSON, and a value of `Retry-After`.
-    Page(u64),
+    Page(&'static str),
     /// Closes the connection without an answer.
     Close,
     /// Keeps the connection and sends nothing.
@@ -151,8 +151,8 @@ fn serve(mut stream: TcpStream, shared: &(Mutex<State>, Condvar)) -> std::io::Re
             return Ok(());
         }
         Some(Fault::Status(status)) => (status, "{}".to_string()),
-        Some(Fault::Page(seconds)) => {
-            retry_after = format!("Retry-After: {seconds}\r\n");
+        Some(Fault::Page(wait)) => {
+            retry_after = format!("Retry-After: {wait}\r\n");
             (200, "<html>".to_string())
         }
         None => state.answers.get(&path).cloned().unwrap_or_else(|| {

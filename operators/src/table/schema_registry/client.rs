@@ -22,8 +22,8 @@ const DELAY_MAX: Duration = Duration::from_secs(5);
 /// How often a waiting call checks whether its query has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// While a query is planned, requests are repeated at most for this time: the user waits.
-const PLANNING_RETRY_MAX: Duration = Duration::from_secs(10);
+/// While a query is planned, a call takes at most this time: the user waits.
+const PLANNING_MAX: Duration = Duration::from_secs(10);
 
 /// How long a call that was asked to stop still waits for the first answer of the registry.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -115,6 +115,15 @@ impl Drop for Landing {
     }
 }
 
+/// How long a call waits.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// The time for retries, which do not begin before an attempt at each address has failed.
+    retry: Duration,
+    /// The time for the whole call; `None` if each attempt may take its own time-out.
+    whole: Option<Duration>,
+}
+
 impl Registry {
     /// The client for these options. All calls with the same options get the same one.
     pub fn shared(_: &str, options: &RegistryOptions) -> PlanResult<Arc<Self>> {
@@ -146,21 +155,20 @@ impl Registry {
     }
 
     /// How long a call of this thread waits while the registry does not answer.
-    fn patience(&self) -> Duration {
-        let retry = self.connections.options().retry;
-        if worker::is_worker() { retry } else { retry.min(PLANNING_RETRY_MAX) }
+    fn patience(&self) -> Patience {
+        let whole = (!worker::is_worker()).then_some(PLANNING_MAX);
+        Patience { retry: self.connections.options().retry, whole }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Waits for the outcome of a request. Begins it unless it is under way already. Once an attempt
-    /// at each address has failed, the call gives up when the next attempt is later than `patience`.
+    /// Waits for the outcome of a request. Begins it unless it is under way already.
     fn call(
         self: &Arc<Self>,
         request: Request,
-        patience: Duration,
+        patience: Patience,
     ) -> Result<Arc<Registered>, Failure> {
         let mut state = self.lock();
         if let Request::Id(id) = &request
@@ -206,17 +214,23 @@ impl Registry {
         ))
     }
 
-    /// The error of a call whose time is over; `None` if it waits on.
+    /// The error of a call whose time is over; `None` if it waits on. A call does not wait for an
+    /// attempt that would begin too late.
     fn given_up(
         &self,
         flight: &Flight,
         began: Instant,
-        patience: Duration,
+        patience: Patience,
     ) -> Option<Result<Arc<Registered>, Failure>> {
-        let (reason, next_attempt) = flight.retry.as_ref()?;
-        let until_next = next_attempt.saturating_duration_since(began);
-        (until_next.max(began.elapsed()) > patience).then(|| {
+        let waited = began.elapsed();
+        let next_attempt = flight.retry.as_ref().map(|(_, next)| *next);
+        let until_next = next_attempt.map(|next| next.saturating_duration_since(began).max(waited));
+        let has_no_retry = until_next.is_some_and(|until| until > patience.retry);
+        let is_over =
+            patience.whole.is_some_and(|whole| until_next.unwrap_or(waited).max(waited) > whole);
+        (has_no_retry || is_over).then(|| {
             let seconds = flight.began.elapsed().as_secs_f64();
+            let reason = flight.retry.as_ref().map_or("no response", |(reason, _)| reason);
             Err(Failure::Unavailable(format!(
                 "the schema registry at {} did not answer for {seconds:.1} s: {reason}",
                 self.connections.address()
@@ -313,11 +327,29 @@ mod tests {
     use super::*;
     use crate::table::schema_registry::fake::{FakeRegistry, Fault};
 
+    const PATIENT: Patience = Patience { retry: Duration::from_secs(3600), whole: None };
+
     fn client(server: &FakeRegistry) -> Arc<Registry> {
         let addresses = vec![server.address.clone()];
-        let retry = Duration::from_secs(3600);
-        let options = RegistryOptions { addresses, authorization: None, retry };
+        let options = RegistryOptions { addresses, authorization: None, retry: PATIENT.retry };
         Registry::shared("test", &options).unwrap()
+    }
+
+    /// A response that does not come takes longer than the call, whose time counts before the first
+    /// attempt has failed. So does a wait that the response asks for.
+    #[test]
+    fn the_time_for_a_whole_call_is_bounded() {
+        for fault in [Fault::Silence, Fault::Page("3600"), Fault::Status(500)] {
+            let server = FakeRegistry::start();
+            server.set_down(Some(fault));
+            let (registry, began) = (client(&server), Instant::now());
+            let limit = Some(Duration::from_millis(150));
+            let outcome = registry.call(Request::Id(1), Patience { whole: limit, ..PATIENT });
+            assert!(matches!(outcome, Err(Failure::Unavailable(_))), "{outcome:?}");
+            assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        }
+        let planning = client(&FakeRegistry::start()).patience();
+        assert_eq!(planning.whole, Some(PLANNING_MAX), "this thread is no worker");
     }
 
     /// A caller of little patience gives up although the request of another one is repeated.
@@ -328,9 +360,10 @@ mod tests {
         server.set_down(Some(Fault::Status(500)));
         let registry = client(&server);
         std::thread::scope(|scope| {
-            let patient = scope.spawn(|| registry.call(Request::Id(1), Duration::from_secs(3600)));
+            let patient = scope.spawn(|| registry.call(Request::Id(1), PATIENT));
             server.wait_for_requests(1);
-            let hasty = registry.call(Request::Id(1), Duration::from_millis(1));
+            let hasty = registry
+                .call(Request::Id(1), Patience { retry: Duration::from_millis(1), ..PATIENT });
             assert!(matches!(hasty, Err(Failure::Unavailable(_))), "{hasty:?}");
             server.set_down(None);
             assert_eq!(patient.join().unwrap().unwrap().id, 1);
@@ -348,7 +381,7 @@ mod tests {
             panic!("as a test");
         });
         thread.join().unwrap_err();
-        let outcome = registry.call(request, Duration::from_secs(3600));
+        let outcome = registry.call(request, PATIENT);
         assert!(matches!(outcome, Err(Failure::Unavailable(_))), "{outcome:?}");
     }
 }

@@ -32,7 +32,7 @@ mod properties;
 mod protobuf;
 mod random;
 mod record_encoding;
-mod record_options;
+pub mod record_options;
 mod regexp;
 mod registry;
 mod rounding;

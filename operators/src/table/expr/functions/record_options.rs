@@ -2,11 +2,19 @@
 
 use super::json::options_of;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::Resolved;
+use crate::table::expr::{Node, Resolved};
+use crate::table::schema_registry::{OPTIONS as REGISTRY_OPTIONS, SUBJECT};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
 use DataType as T;
+
+/// The id of the reader's schema. Resolution adds this option, so that later steps use the schema
+/// that determined the type, also if the subject has got a newer one since.
+pub const SCHEMA_ID: &str = "schema.registry.schema.id";
+
+/// The option with the schema that the reader wants.
+pub const READER_SCHEMA: &str = "avroSchema";
 
 /// The options of a call, by their names in any case.
 pub struct Options<'n> {
@@ -30,11 +38,13 @@ impl<'n> Options<'n> {
         }
     }
 
+    /// The value of an option. Of several with the same name the last one counts.
     pub fn get(&self, wanted: &str) -> Option<&str> {
         let found = self.entries.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(wanted));
         found.map(|(_, value)| value.as_str())
     }
 
+    /// Adds an option.
     pub fn push(&mut self, key: &str, value: String) {
         self.entries.push((key.to_string(), value));
     }
@@ -46,4 +56,33 @@ impl<'n> Options<'n> {
         let data_type = T::Map(Box::new(T::String), Box::new(T::String));
         Resolved::literal(Value::Map(entries.collect()), data_type)
     }
+}
+
+/// An expression as a checkpoint stores it, to recognise the operator that uses it: without what may
+/// change while its type does not, which is stored too. That is the way to a schema registry, the
+/// version of a schema, and the file of descriptors.
+pub fn for_checkpoint(expr: &Resolved) -> Resolved {
+    let mut expr = expr.clone().map_children(&mut |child| for_checkpoint(&child));
+    let Node::Call(name, args) = &mut expr.node else { return expr };
+    let is_protobuf = matches!(*name, "from_protobuf" | "to_protobuf");
+    if !is_protobuf && !matches!(*name, "from_avro" | "to_avro") {
+        return expr;
+    }
+    let may_change = |key: &str| {
+        let is_connection = |option: &&str| {
+            option.eq_ignore_ascii_case(key) && !option.eq_ignore_ascii_case(SUBJECT)
+        };
+        [SCHEMA_ID, READER_SCHEMA].iter().any(|o| o.eq_ignore_ascii_case(key))
+            || REGISTRY_OPTIONS.iter().any(is_connection)
+    };
+    for (index, arg) in args.iter_mut().enumerate() {
+        match &mut arg.node {
+            Node::Literal(Value::Map(entries)) => {
+                entries.retain(|(key, _)| !matches!(key, Value::String(key) if may_change(key)))
+            }
+            Node::Literal(descriptors) if is_protobuf && index == 2 => *descriptors = Value::Null,
+            _ => {}
+        }
+    }
+    expr
 }

@@ -6,6 +6,7 @@ use super::side::JoinSide;
 use super::state::values;
 use crate::table::datetime::Tz;
 use crate::table::expr::functions::as_grouping_key;
+use crate::table::expr::functions::record_options::for_checkpoint;
 use crate::table::expr::resolve::ScopeColumn;
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::join::{conjuncts, equality, null_safe_equality, reads};
@@ -220,7 +221,8 @@ pub(in super::super) fn describe_join(join: &Join) -> (String, StateLayout) {
     for (i, KeyPair { sides: [left, right], null_safe }) in condition.keys.iter().enumerate() {
         keys.push(format!("k{i} {}", left.data_type));
         let op = if *null_safe { "<=>" } else { "=" };
-        texts.push(format!("{left} {op} {right} {}", left.data_type));
+        let [left_text, right_text] = [left, right].map(for_checkpoint);
+        texts.push(format!("{left_text} {op} {right_text} {}", left.data_type));
     }
     let types = |plan: &Plan| {
         let fields = plan.schema().fields.into_iter();

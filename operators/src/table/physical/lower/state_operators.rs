@@ -4,6 +4,7 @@
 use super::limit_restarts;
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::Semantics;
+use crate::table::expr::functions::record_options::for_checkpoint;
 use crate::table::physical::accumulator::{Function, SESSIONS, TIME};
 use crate::table::physical::join::describe_join;
 use crate::table::plan::Plan;
@@ -33,7 +34,7 @@ fn joins_streams(plan: &Plan) -> bool {
 }
 
 fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, StateLayout)>) {
-    let typed = |expr: &Resolved| format!("{expr} {}", expr.data_type);
+    let typed = |expr: &Resolved| format!("{} {}", for_checkpoint(expr), expr.data_type);
     match plan {
         Plan::Limit(input, _) if !limit_restarts(input, mode) => {
             let layout = StateLayout { keys: String::new(), values: vec!["count".to_string()] };
@@ -67,7 +68,7 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, StateLayout)>)
             let call = |call: &AggregateCall| {
                 let args: Vec<_> = call.args.iter().map(typed).collect();
                 let arg = if args.is_empty() { "*".to_string() } else { args.join(", ") };
-                let filter = call.filter.as_ref().map(|f| format!(" where {f}"));
+                let filter = call.filter.as_ref().map(|f| format!(" where {}", for_checkpoint(f)));
                 let name = match &call.user {
                     Some(user) => format!("{user:?}"),
                     None => format!("{:?}", call.function).to_lowercase(),

@@ -4,7 +4,7 @@
 use crate::table::avro::{Schema, SchemaError, sql_type};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::functions::bad_record::{BadRecords, ERROR_COLUMN};
-use crate::table::expr::functions::record_options::Options;
+use crate::table::expr::functions::record_options::{Options, READER_SCHEMA, SCHEMA_ID};
 use crate::table::expr::functions::registry::{constant_text, unexpected};
 use crate::table::expr::{Node, Resolved};
 use crate::table::schema_registry::{
@@ -16,10 +16,6 @@ use std::sync::Arc;
 
 use DataType as T;
 
-/// The id of the reader's schema. Resolution adds this option, so that later steps use the schema
-/// that determined the type, also if the subject has got a newer one since.
-const SCHEMA_ID: &str = "schema.registry.schema.id";
-
 /// What happens when a writer uses a newer schema than the reader.
 const EVOLUTION: &str = "avroSchemaEvolutionMode";
 
@@ -27,7 +23,7 @@ const EVOLUTION: &str = "avroSchemaEvolutionMode";
 /// `recordName` and those after it have no effect.
 pub const OPTIONS: [&str; 12] = [
     "mode",
-    "avroSchema",
+    READER_SCHEMA,
     "avroSchemaUrl",
     ERROR_COLUMN,
     EVOLUTION,
@@ -88,7 +84,7 @@ pub fn resolve_registry(name: &str, args: &mut Vec<Resolved>, known: &[&str]) ->
         third => Options::read(name, third, known)?,
     };
     let is_without_schema = args.get(1).is_none_or(is_null);
-    if subject.is_none() && is_without_schema && options.get("avroSchema").is_none() {
+    if subject.is_none() && is_without_schema && options.get(READER_SCHEMA).is_none() {
         subject = options.get(SUBJECT).map(str::to_string);
     }
     let Some(settings) = RegistryOptions::read(name, |key| options.get(key))? else {
@@ -97,16 +93,17 @@ pub fn resolve_registry(name: &str, args: &mut Vec<Resolved>, known: &[&str]) ->
     let registry = Registry::shared(name, &settings)?;
     if let Some(subject) = &subject
         && options.get(SCHEMA_ID).is_none()
-        && (options.get("avroSchema").is_none() || is_restarting(name, &options)?)
+        && (options.get(READER_SCHEMA).is_none() || is_restarting(name, &options)?)
     {
         let latest = registry.latest(subject).map_err(|failure| refused(name, &failure))?;
         options.push(SCHEMA_ID, latest.id.to_string());
     }
-    if subject.is_some() {
-        args.truncate(1);
-        args.push(Resolved::literal(Value::Null, T::String));
-        args.push(options.literal());
-    }
+    let schema = match subject {
+        Some(_) => Resolved::literal(Value::Null, T::String),
+        None => args[1].clone(),
+    };
+    args.truncate(1);
+    args.extend([schema, options.literal()]);
     Ok(())
 }
 
@@ -169,7 +166,7 @@ impl Reading {
         if options.get("avroSchemaUrl").is_some() {
             return Err(PlanError::not_yet(format_args!("the option 'avroSchemaUrl' of `{name}`")));
         }
-        let wanted = options.get("avroSchema").map(Schema::parse).transpose();
+        let wanted = options.get(READER_SCHEMA).map(Schema::parse).transpose();
         let wanted = wanted.map_err(|error| unusable(name, &error))?;
         let (writer, reader) = match RegistryOptions::read(name, |key| options.get(key))? {
             Some(settings) => registered(name, schema, &options, &settings, wanted)?,

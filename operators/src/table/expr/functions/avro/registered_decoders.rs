@@ -221,4 +221,32 @@ mod tests {
         }
         assert_eq!(decoders.decoders.find(1), Some(0), "the decoder is still there");
     }
+
+    /// A schema may be registered after its first records were read.
+    #[cfg(feature = "schema-registry")]
+    #[test]
+    fn an_unknown_id_is_asked_for_again_after_a_while() {
+        use crate::table::schema_registry::{RegistryOptions, fake};
+        let server = fake::FakeRegistry::start();
+        let options = RegistryOptions {
+            addresses: vec![server.address.clone()],
+            authorization: None,
+            retry: Duration::from_secs(60),
+        };
+        let registry = Registry::shared("test", &options).unwrap();
+        let reader = Schema::parse("\"int\"").unwrap();
+        let mut decoders = RegisteredDecoders::new(registry, reader, None, 0);
+        let record = [0, 0, 0, 0, 7, 2];
+        for _ in 0..3 {
+            assert!(matches!(decoders.of(&record), Err(NoDecoder::BadRecord(_))));
+        }
+        server.register("s", 7, "\"int\"");
+        assert!(matches!(decoders.of(&record), Err(NoDecoder::BadRecord(_))), "too early");
+        assert_eq!(server.requests(), ["/schemas/ids/7"]);
+        let slot = decoders.unreadable.find(7).unwrap();
+        let since = &mut decoders.unreadable.values[slot].1.unknown_since;
+        *since = since.unwrap().checked_sub(UNKNOWN_FOR);
+        assert!(since.is_some(), "this machine has run for longer than that");
+        assert!(decoders.of(&record).is_ok());
+    }
 }
