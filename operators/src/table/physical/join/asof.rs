@@ -1,20 +1,26 @@
-//! The stage of one instance of an ASOF join of two streams: each left row is joined with the last
-//! right row at or before it.
+//! The stage of one instance of an ASOF join of two streams. A *backward* join (`>=`, `>`) joins each
+//! left row with the last right row before it, a *forward* join (`<=`, `<`) with the first one after
+//! it.
 //!
-//! *Final* (append mode): a left row waits until the watermark has reached its time, so that no
-//! closer right row can arrive. It is emitted at most once. *Immediate* (update mode): a left row
-//! is emitted at once, and again for each closer right row that arrives before the watermark
-//! reaches it. Without a match, a left row is emitted only by a LEFT join. A left row whose time is
-//! NULL or whose own condition is not true is never buffered: it has no match.
+//! The match of a left row is *final* when no closer right row can arrive: in a backward join when
+//! the watermark has reached the left row, in a forward join when it has reached the right row.
 //!
-//! *State.* The state of a key contains the left and right rows that are newer than the watermark.
-//! It also contains the last right row at or before the watermark, which the next left row may
-//! match.
-//! Left and right rows expire in common time order. So a left row is matched with the right row
-//! that is the last one at the left row's time.
+//! *Final* (append mode): a left row waits until its match is final. It is emitted at most once.
+//! *Immediate* (update mode): a left row is emitted at once, and again for each closer right row
+//! that arrives before its match is final. Without a match, a left row is emitted only by a LEFT
+//! join. A left row whose time is NULL or whose own condition is not true is never buffered: it has
+//! no match.
 //!
-//! *Order.* In append mode the buffered left rows are emitted by time and arrival. Among right rows
-//! of the same time, the one that arrived last is the closest.
+//! *State.* The state of a key contains the left rows whose match is not final, and the right rows
+//! that are newer than the watermark. In a backward join it also contains the last right row at or
+//! before the watermark, which the next left row may match. Left and right rows expire in common
+//! time order there, so a left row is matched with the right row that is the last one at the left
+//! row's time. In a forward join a right row expires together with the left rows that it matches. A
+//! left row without a later right row stays.
+//!
+//! *Order.* In append mode the left rows of a backward join are emitted by time and arrival, those of
+//! a forward join in the order of their right rows. Among right rows of the same time, the one that
+//! arrived last is the closest.
 //!
 //! *Bounded steps.* In update mode, the left rows for which a new right row is closer are emitted
 //! again in bounded steps. Until all are emitted, other rows, watermarks and the marker wait.
@@ -32,7 +38,7 @@ use super::state_limit::StateGuard;
 use crate::event_time::pending_watermark::PendingWatermark;
 use crate::table::physical::aggregate::hash_aggregate::write_keys;
 use crate::table::physical::late_row::LateRows;
-use crate::table::plan::JoinKind;
+use crate::table::plan::{Closest, JoinKind};
 use crate::table::row::Row;
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
@@ -54,19 +60,24 @@ struct Change {
     /// The index of the join key.
     key: usize,
     right: Entry,
-    /// The end of the left times for which the right row is the closest.
-    to_us: i64,
+    /// The first left time for which the right row is the closest, and the end of these times.
+    times_us: (i64, i64),
     /// The time and the number of the last left row that was emitted; `None` before the first.
     last: Option<(i64, u64)>,
     ingest_ns: u64,
+}
+
+/// For each side, whether its rows expire by the watermark alone. A left row of a forward join also
+/// needs a right row after it.
+fn expires(closest: Closest) -> [bool; 2] {
+    [matches!(closest, Closest::AtOrBefore | Closest::Before), true]
 }
 
 /// The stage of one instance of an ASOF join of two streams.
 pub(in super::super) struct AsofJoin {
     /// Whether left rows without a match are emitted with NULLs.
     keeps_left: bool,
-    /// Whether a right row with the time of the left row is excluded: the join uses `<`, not `<=`.
-    strict: bool,
+    closest: Closest,
     results: Results,
     sides: [SideConfig; 2],
     /// For each join key, whether NULL equals NULL.
@@ -78,6 +89,8 @@ pub(in super::super) struct AsofJoin {
     scratch: Scratch,
     /// Left rows that are not all emitted again yet.
     change: Option<Change>,
+    /// In a forward join, an expired right row some of whose left rows are still buffered.
+    expiring: Option<Expiry>,
     /// A watermark whose expired rows have not all been processed yet.
     passing: PendingWatermark,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
@@ -90,21 +103,22 @@ pub(in super::super) struct AsofJoin {
 }
 
 impl AsofJoin {
-    pub fn new(config: Config, (strict, results): (bool, Results), down: BoxChain) -> Self {
+    pub fn new(config: Config, (closest, results): (Closest, Results), down: BoxChain) -> Self {
         let Config { kind, mut sides, null_safe, width, log, guard, .. } = config;
         let copies = sides.each_mut().map(|side| std::mem::take(&mut side.copies));
         Self {
             keeps_left: kind == JoinKind::LeftOuter,
-            strict,
+            closest,
             results,
             sides,
             null_safe,
-            buffer: Buffer::new([true; 2], log),
+            buffer: Buffer::new(expires(closest), log),
             pairs: Pairs::new(copies, width),
             key: Vec::new(),
             row: Vec::new(),
             scratch: Scratch::default(),
             change: None,
+            expiring: None,
             passing: PendingWatermark::default(),
             late_emission: LateEmission::default(),
             marker: None,
@@ -122,12 +136,46 @@ impl AsofJoin {
         &self.sides[0].late
     }
 
+    /// Whether right rows after a left row match it.
+    fn is_forward(&self) -> bool {
+        matches!(self.closest, Closest::AtOrAfter | Closest::After)
+    }
+
+    /// Whether a right row with the time of the left row does not match it.
+    fn is_strict(&self) -> bool {
+        matches!(self.closest, Closest::Before | Closest::After)
+    }
+
     /// The closest right row of a key for a left row at `time_us`; `None` if there is none.
     fn closest(&self, key: usize, time_us: i64) -> Option<Entry> {
         let run = &self.buffer.keys[key].runs[JoinSide::Right.index()];
+        let store = &self.buffer.runs;
         // Times are in whole microseconds, so adding one makes an inclusive end exclusive.
-        let end_us = if self.strict { time_us } else { time_us.saturating_add(1) };
-        run.before(run.seek(end_us, &self.buffer.runs), &self.buffer.runs)
+        let behind_us = time_us.saturating_add(1);
+        if self.is_forward() {
+            let mut first = run.seek(if self.is_strict() { behind_us } else { time_us }, store);
+            let first_us = run.get(&mut first, store)?.time_us;
+            return run.before(run.seek(first_us.saturating_add(1), store), store);
+        }
+        let end_us = if self.is_strict() { time_us } else { behind_us };
+        run.before(run.seek(end_us, store), store)
+    }
+
+    /// The left times, from the first to the end, for which a right row at `time_us` is the closest
+    /// of those with a key.
+    fn left_times_us(&self, key: usize, time_us: i64) -> (i64, i64) {
+        let rights = &self.buffer.keys[key].runs[JoinSide::Right.index()];
+        let store = &self.buffer.runs;
+        if self.is_forward() {
+            let before = rights.before(rights.seek(time_us, store), store);
+            let inclusive = i64::from(!self.is_strict());
+            let begin_us = before.map_or(i64::MIN, |row| row.time_us.saturating_add(inclusive));
+            return (begin_us, time_us.saturating_add(inclusive));
+        }
+        let mut behind = rights.seek(time_us.saturating_add(1), store);
+        let next_us = rights.get(&mut behind, store).map_or(i64::MAX, |next| next.time_us);
+        let strict = i64::from(self.is_strict());
+        (time_us.saturating_add(strict), next_us.saturating_add(strict))
     }
 
     /// Emits a left row with its closest right row. Without a right row, it is emitted with NULLs
@@ -151,29 +199,25 @@ impl AsofJoin {
 
     /// Begins to emit again the left rows for which a new right row is the closest.
     fn begin_change(&mut self, key: usize, right: Entry, ingest_ns: u64) {
-        let (runs, store) = (&self.buffer.keys[key].runs, &self.buffer.runs);
-        let rights = &runs[JoinSide::Right.index()];
         // Among the right rows of its time, the new row is the last, because it arrived last.
-        let mut behind = rights.seek(right.time_us.saturating_add(1), store);
-        let next_us = rights.get(&mut behind, store).map_or(i64::MAX, |next| next.time_us);
-        let to_us = next_us.saturating_add(i64::from(self.strict));
-        self.change = Some(Change { key, right, to_us, last: None, ingest_ns });
+        let times_us = self.left_times_us(key, right.time_us);
+        self.change = Some(Change { key, right, times_us, last: None, ingest_ns });
     }
 
     /// Emits up to [`STEP`] more left rows of the current change, while the chain is ready. Returns
     /// whether all are emitted.
     fn continue_change(&mut self) -> Result<bool, EngineError> {
-        let Some(Change { key, right, to_us, mut last, ingest_ns }) = self.change else {
+        let Some(Change { key, right, times_us, mut last, ingest_ns }) = self.change else {
             return Ok(true);
         };
         let store = &self.buffer.runs;
         let lefts = &self.buffer.keys[key].runs[JoinSide::Left.index()];
         let mut cursor = match last {
-            None => lefts.seek(right.time_us.saturating_add(i64::from(self.strict)), store),
+            None => lefts.seek(times_us.0, store),
             Some(last) => lefts.seek_behind(last, &self.buffer.rows, store),
         };
         for _ in 0..self.buffer.step(STEP) {
-            let left = lefts.get(&mut cursor, store).filter(|left| left.time_us < to_us);
+            let left = lefts.get(&mut cursor, store).filter(|left| left.time_us < times_us.1);
             let Some(left) = left else {
                 self.change = None;
                 return Ok(true);
@@ -188,7 +232,7 @@ impl AsofJoin {
             self.buffer.matches += 1;
             self.down.push(self.pairs.row(), ingest_ns)?;
         }
-        self.change = Some(Change { key, right, to_us, last, ingest_ns });
+        self.change = Some(Change { key, right, times_us, last, ingest_ns });
         Ok(false)
     }
 
@@ -196,6 +240,14 @@ impl AsofJoin {
     fn expire_left(&mut self, expiry: Expiry) -> Result<(), EngineError> {
         let Some(left) = self.buffer.first_expired(JoinSide::Left, expiry) else { return Ok(()) };
         let key = expiry.place as usize;
+        self.remove_left(key, left)?;
+        self.buffer.release(key);
+        Ok(())
+    }
+
+    /// Removes the first left row of a key, whose match is final. In append mode, emits the row
+    /// first.
+    fn remove_left(&mut self, key: usize, left: Entry) -> Result<(), EngineError> {
         if self.results == Results::Final {
             let mut row = std::mem::take(&mut self.row);
             row.clear();
@@ -206,7 +258,6 @@ impl AsofJoin {
         }
         self.buffer.remove_first(key, JoinSide::Left, left);
         self.buffer.count_evicted(JoinSide::Left);
-        self.buffer.release(key);
         Ok(())
     }
 
@@ -227,8 +278,39 @@ impl AsofJoin {
         }
     }
 
+    /// Runs one bounded step of the expiry of a forward join: removes right rows that the watermark
+    /// has reached, each with the left rows that it matches. Returns whether all are processed.
+    fn expire_forward(&mut self, watermark_us: i64) -> Result<bool, EngineError> {
+        for _ in 0..self.buffer.step(STEP) {
+            let next = self.expiring.take();
+            let next = next.or_else(|| self.buffer.next_expired(JoinSide::Right, watermark_us));
+            let Some(expiry) = next else { return Ok(true) };
+            let right = self.buffer.first_expired(JoinSide::Right, expiry);
+            let Some(right) = right else { continue };
+            let key = expiry.place as usize;
+            let lefts = &self.buffer.keys[key].runs[JoinSide::Left.index()];
+            let end_us = right.time_us.saturating_add(i64::from(!self.is_strict()));
+            let left = lefts.first(&self.buffer.runs).filter(|left| left.time_us < end_us);
+            let Some(left) = left else {
+                self.buffer.remove_first(key, JoinSide::Right, right);
+                self.buffer.count_evicted(JoinSide::Right);
+                self.buffer.release(key);
+                continue;
+            };
+            self.expiring = Some(expiry);
+            if self.results == Results::Final && !self.down.is_ready() {
+                return Ok(false);
+            }
+            self.remove_left(key, left)?;
+        }
+        Ok(false)
+    }
+
     /// Runs one bounded step of expiry. Returns whether all expired rows are processed.
     fn expire(&mut self, watermark_us: i64) -> Result<bool, EngineError> {
+        if self.is_forward() {
+            return self.expire_forward(watermark_us);
+        }
         for _ in 0..self.buffer.step(STEP) {
             let firsts = JoinSide::BOTH.map(|side| self.buffer.first_expiry_us(side));
             let [left_us, right_us] = firsts.map(|first| first.unwrap_or(i64::MAX));
@@ -292,7 +374,7 @@ impl AsofJoin {
     #[inline]
     fn check_limit(&mut self) -> Result<(), EngineError> {
         match &mut self.guard {
-            Some(guard) => guard.check(self.buffer.side_bytes(), [true; 2]),
+            Some(guard) => guard.check(self.buffer.side_bytes(), expires(self.closest)),
             None => Ok(()),
         }
     }
@@ -404,9 +486,12 @@ impl Push<SidedRow> for AsofJoin {
         write_keys(&of_side.keys, &self.scratch, row, &mut self.key)?;
         let unmatchable = is_unmatchable(&self.key, &self.null_safe);
         // A right row that cannot match is dropped. A left row that cannot match is buffered like
-        // the others, and has no match later.
+        // the others, and has no match later. A forward join would never remove it.
         if unmatchable && side == JoinSide::Right {
             return Ok(());
+        }
+        if unmatchable && self.is_forward() {
+            return self.emit(row, None, ingest_ns);
         }
         self.take(side, row, (row.long(time), ingest_ns))
     }

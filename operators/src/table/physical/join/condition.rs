@@ -172,14 +172,18 @@ impl JoinCondition {
 }
 
 /// The times that an ASOF join of two streams compares. `JoinTime::None` if one of the times is not
-/// a column with a watermark, or if the join matches right rows after the left row.
+/// a column with a watermark.
 fn asof_time(join: &Join) -> JoinTime {
     let (left, right) = (join.left.scope(), join.right.scope());
     let width = left.columns.len();
-    let most_us = match join.closest {
-        Some(Closest::AtOrBefore) => 0,
-        Some(Closest::Before) => -1,
-        _ => return JoinTime::None,
+    // The range of the right time minus the left time. A left row that waits for a right row after it
+    // does not expire by the watermark alone.
+    let (least_us, most_us, of_left) = match join.closest {
+        Some(Closest::AtOrBefore) => (i64::MIN, 0, Some(0)),
+        Some(Closest::Before) => (i64::MIN, -1, Some(0)),
+        Some(Closest::AtOrAfter) => (0, i64::MAX, None),
+        Some(Closest::After) => (1, i64::MAX, None),
+        None => return JoinTime::None,
     };
     let Some((Node::Column(l, _), Node::Column(r, _))) =
         join.in_operands.as_ref().map(|(l, r)| (&l.node, &r.node))
@@ -196,8 +200,8 @@ fn asof_time(join: &Join) -> JoinTime {
     if !timed(left.columns.get(*l)) || !timed(right.columns.get(of_right)) {
         return JoinTime::None;
     }
-    let (columns, shifts_us) = ([*l, of_right], [Some(0), Some(0)]);
-    JoinTime::Range(TimeRange { columns, least_us: i64::MIN, most_us, shifts_us })
+    let (columns, shifts_us) = ([*l, of_right], [of_left, Some(0)]);
+    JoinTime::Range(TimeRange { columns, least_us, most_us, shifts_us })
 }
 
 /// The difference between the query's watermark and the lower watermark of a plan's rows, in

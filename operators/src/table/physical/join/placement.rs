@@ -65,14 +65,6 @@ pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
 
 /// Rejects an ASOF join of two streams whose result cannot be computed with bounded state.
 fn check_asof(join: &Join) -> PlanResult<()> {
-    if matches!(join.closest, Some(Closest::AtOrAfter | Closest::After)) {
-        return Err(PlanError::new(
-            "STREAM_STREAM_ASOF_JOIN_UNSUPPORTED",
-            "an ASOF join of two streams takes the last right row at or before a left row: it \
-            could never be decided that no right row after it will arrive",
-            "Compare by `>=` or `>`, or swap the streams",
-        ));
-    }
     let condition = JoinCondition::of(join, Tz::UTC);
     if !matches!(condition.time, JoinTime::Range(_)) {
         return Err(PlanError::new(
@@ -87,7 +79,7 @@ fn check_asof(join: &Join) -> PlanResult<()> {
         return Err(PlanError::new(
             "STREAM_STREAM_ASOF_JOIN_UNSUPPORTED",
             "the condition of an ASOF join of two streams has a predicate over both sides that \
-            is not an equality: all earlier right rows would have to be kept",
+            is not an equality: all right rows would have to be kept",
             "Leave it out of ON, and filter the result",
         ));
     }
@@ -113,6 +105,24 @@ pub(in crate::table) fn check_batches(plan: &Plan) -> PlanResult<()> {
 
 /// Rejects joins of two streams in output modes that cannot represent their result.
 pub(in crate::table) fn check_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
+    if let Plan::Join(join) = plan
+        && join.is_of_streams()
+        && mode == OutputMode::Append
+        && join.kind == JoinKind::LeftOuter
+        && let Some(closest @ (Closest::AtOrAfter | Closest::After)) = join.closest
+    {
+        return Err(PlanError::new(
+            "STREAM_STREAM_ASOF_JOIN_UNSUPPORTED",
+            format!(
+                "a LEFT ASOF join of two streams by `{}` is not supported in output mode append: a \
+                right row after a left row may always still arrive, so that it could never be \
+                decided that there is none",
+                closest.operator()
+            ),
+            "Use output mode update, or an INNER ASOF JOIN",
+        )
+        .at(join.place));
+    }
     if let Plan::Join(join) = plan
         && join.is_of_streams()
         && mode != OutputMode::Append

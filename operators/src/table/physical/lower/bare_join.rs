@@ -10,7 +10,7 @@ use crate::table::physical::stages::BoxChain;
 use crate::table::physical::table_signal::TableSignal;
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::optimizer::optimize;
-use crate::table::plan::{Closest, Join, Plan};
+use crate::table::plan::{Join, Plan};
 use crate::table::row::RowBuf;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::job::Job;
@@ -67,7 +67,7 @@ impl BareJoin {
         let config = lowering.join_config(join, &condition, (&leaves, &below), log);
         Some(Self(match join.closest {
             Some(closest) => {
-                let how = (closest == Closest::Before, Results::Immediate);
+                let how = (closest, Results::Immediate);
                 BareStage::Asof(Box::new(AsofJoin::new(config, how, down)))
             }
             None => BareStage::Join(Box::new(StreamJoin::new(config, down))),

@@ -10,7 +10,7 @@ use crate::table::physical::join::{
 use crate::table::physical::stages::BoxChain;
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::time_window::has_watermark;
-use crate::table::plan::{Closest, Join, JoinKind, Plan, Scan};
+use crate::table::plan::{Join, JoinKind, Plan, Scan};
 use crate::table::row::{Slot, encode};
 use crate::table::types::DataType;
 use millstream_engine::epoch::watermark_policy::WatermarkPolicy;
@@ -146,8 +146,7 @@ impl Lowering<'_, '_> {
         let is_ordered = self.job.join_order() == JoinOrder::OfInput;
         match join.closest {
             Some(closest) => {
-                let how = (closest == Closest::Before, results);
-                self.inbox_tasklet(inbox, AsofJoin::new(config, how, down))
+                self.inbox_tasklet(inbox, AsofJoin::new(config, (closest, results), down))
             }
             None => self.inbox_tasklet(inbox, StreamJoin::new(config, down).ordered(is_ordered)),
         }

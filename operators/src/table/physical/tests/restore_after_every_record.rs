@@ -593,7 +593,7 @@ proptest! {
 }
 
 proptest! {
-    // Each case runs five queries.
+    // Each case runs seven queries.
     #![proptest_config(ProptestConfig::with_cases(8))]
 
     /// A stream that is joined with itself by a semi, an anti and an ASOF join: each result is emitted
@@ -653,6 +653,16 @@ proptest! {
         expected.sort_by_key(|row| format!("{row:?}"));
         for trigger in [continuous, Trigger::AsSoonAsPossible] {
             prop_assert_eq!(&all(sql.clone(), trigger), &expected, "ASOF");
+        }
+        let sql = sql.replace("LEFT ASOF", "ASOF").replace("a.ts > b.ts", "a.ts < b.ts");
+        let first = |a: &(i64, i64)| {
+            let after = rows.iter().filter(|b| b.0 == a.0 && b.1 > a.1);
+            Some(vec![Value::Long(a.1), Value::Long(after.map(|b| b.1).min()?)])
+        };
+        let mut expected: Vec<_> = rows.iter().filter_map(first).collect();
+        expected.sort_by_key(|row| format!("{row:?}"));
+        for trigger in [continuous, Trigger::AsSoonAsPossible] {
+            prop_assert_eq!(&all(sql.clone(), trigger), &expected, "forward ASOF");
         }
     }
 }
