@@ -1,14 +1,10 @@
-//! The events of capture files, filtered for the commands.
+//! The files of a capture, and the selection of its events.
 
 use crate::capture::import::DirectionArg;
 use crate::capture::times;
 use crate::failure::Failure;
 use clap::Args as ClapArgs;
-use millstream_engine::capture::{
-    CaptureReader, Damage, Direction, FLAG_REPEATED, FileHeader, Head, Item, Kind, Place, Timeline,
-    capture_files,
-};
-use std::collections::{BTreeSet, HashMap};
+use millstream_engine::capture::{CaptureReader, Damage, Direction, Head, Kind, capture_files};
 use std::path::{Path, PathBuf};
 
 /// The events of a capture that a command reads.
@@ -66,82 +62,6 @@ pub(crate) fn open(path: &Path) -> Result<CaptureReader<std::fs::File>, Failure>
     CaptureReader::open(path).map_err(|error| Failure::Wrong(error.to_string()))
 }
 
-/// The recordings of a folder as one capture. Each recording counts its connections from 0, and has
-/// a monotonic clock of its own; here the connections of all recordings are numbered on, and all
-/// times are nanoseconds since 1970. The segments of a query's log are one recording: each start of
-/// the query goes on with the numbers of the log.
-#[derive(Default)]
-struct Joined {
-    /// The timeline of the current recording.
-    timeline: Option<Timeline>,
-    /// The number of connection 0 of the current recording.
-    first_connection: u32,
-    /// The number of connections so far.
-    connections: u32,
-    /// The connections whose events were taken and that are still open.
-    known: BTreeSet<u32>,
-    /// The monotonic and the wall-clock time of the last event that was taken.
-    last_ns: (u64, i64),
-}
-
-fn is_segment(path: &Path) -> bool {
-    path.extension().is_some_and(|end| end == "cap")
-}
-
-impl Joined {
-    /// Starts a file. Returns a close event for each connection that the previous recording has left
-    /// open, if the file belongs to another one.
-    fn begin(
-        &mut self,
-        files: &[PathBuf],
-        index: usize,
-        header: &FileHeader,
-    ) -> Result<Vec<Head>, Failure> {
-        if self.timeline.is_some_and(|timeline| timeline.includes(header)) {
-            return Ok(Vec::new());
-        }
-        self.timeline = Some(Timeline::of_file(files, index)?);
-        if index == 0 || (is_segment(&files[index]) && is_segment(&files[index - 1])) {
-            return Ok(Vec::new());
-        }
-        self.first_connection = self.connections;
-        let (mono_ns, wall_ns) = self.last_ns;
-        let close = |connection| Head {
-            position: 0,
-            lines: 0,
-            mono_ns,
-            wall_ns,
-            connection,
-            direction: Direction::In,
-            kind: Kind::Close,
-            flags: 0,
-        };
-        Ok(std::mem::take(&mut self.known).into_iter().map(close).collect())
-    }
-
-    /// An event of the current file as one of the whole capture.
-    fn event(&mut self, head: &Head) -> Head {
-        let connection = self.first_connection.saturating_add(head.connection);
-        if head.kind != Kind::Note {
-            self.connections = self.connections.max(connection.saturating_add(1));
-        }
-        let mono_ns = self.timeline.map_or(head.mono_ns, |timeline| timeline.time_ns(head.mono_ns));
-        Head { connection, mono_ns, ..*head }
-    }
-
-    /// Notes an event that is taken. Returns whether it is the first one of its connection.
-    fn take(&mut self, head: &Head) -> bool {
-        if head.kind == Kind::Note {
-            return false;
-        }
-        self.last_ns = (head.mono_ns.max(self.last_ns.0), head.wall_ns);
-        match head.kind {
-            Kind::Close => !self.known.remove(&head.connection),
-            _ => self.known.insert(head.connection),
-        }
-    }
-}
-
 /// What is taken of a connection that was opened before the selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opened {
@@ -151,119 +71,6 @@ pub(crate) enum Opened {
     /// connection's first selected event. Without it the protocol and the addresses of the
     /// connection would be unknown.
     WithOpen,
-}
-
-/// Calls a function with the selected events of the files of a capture, in order, and with the index
-/// of the file of each. Returns the damaged parts that were read; only the first ones of a file if
-/// it has many.
-pub(crate) fn read(
-    files: &[PathBuf],
-    selection: &Selection,
-    opened: Opened,
-    mut take: impl FnMut(usize, &Head, &[u8]) -> Result<(), Failure>,
-) -> Result<Vec<(PathBuf, Damage)>, Failure> {
-    let (mut joined, mut damage) = (Joined::default(), Vec::new());
-    let last_recording = match selection.from {
-        Some(_) => begin_of_last_recording(files)?,
-        None => files.len(),
-    };
-    for (index, path) in files.iter().enumerate() {
-        let mut reader = open(path)?;
-        for close in joined.begin(files, index, reader.header())? {
-            take(index, &close, &[])?;
-        }
-        // The numbers of connections depend on how many the earlier recordings have, so these are
-        // read in full.
-        if let Some(from) = selection.from.filter(|_| index >= last_recording) {
-            reader.seek_wall_ns(from)?;
-        }
-        let take = |head: &Head, payload: &[u8]| take(index, head, payload);
-        let found = read_file(path, &mut reader, selection, opened, &mut joined, take)?;
-        damage.extend(found.into_iter().map(|damage| (path.clone(), damage)));
-    }
-    Ok(damage)
-}
-
-/// The index of the first file of the last recording.
-fn begin_of_last_recording(files: &[PathBuf]) -> Result<usize, Failure> {
-    let Some(mut begin) = files.len().checked_sub(1) else { return Ok(0) };
-    let recording = open(&files[begin])?.header().recording;
-    while begin > 0 {
-        let before = &files[begin - 1];
-        let is_log = is_segment(before) && is_segment(&files[begin]);
-        if !is_log && (recording == 0 || open(before)?.header().recording != recording) {
-            break;
-        }
-        begin -= 1;
-    }
-    Ok(begin)
-}
-
-/// Reads the events of a file from the reader's place on. Returns the damaged parts.
-fn read_file(
-    path: &Path,
-    reader: &mut CaptureReader<std::fs::File>,
-    selection: &Selection,
-    opened: Opened,
-    joined: &mut Joined,
-    mut take: impl FnMut(&Head, &[u8]) -> Result<(), Failure>,
-) -> Result<Vec<Damage>, Failure> {
-    const DAMAGE_MAX: usize = 1000;
-    let (mut damage, mut earlier) = (Vec::new(), None::<Opens>);
-    loop {
-        let place = reader.place();
-        let Some(item) = reader.next_item()? else { return Ok(damage) };
-        let (own, payload) = match item {
-            Item::Event(own, payload) => (own, payload),
-            Item::Damage(what) => {
-                if damage.len() < DAMAGE_MAX {
-                    damage.push(what);
-                }
-                continue;
-            }
-        };
-        let head = joined.event(&own);
-        if !selection.takes(&head) {
-            if let Some(opens) = earlier.as_mut().filter(|_| own.kind == Kind::Open) {
-                opens.insert(own.connection, (own, payload.to_vec()));
-            }
-            continue;
-        }
-        let is_first = joined.take(&head);
-        let repeats = opened == Opened::WithOpen && selection.from.is_some();
-        if is_first && repeats && head.kind != Kind::Open {
-            let opens = match &mut earlier {
-                Some(opens) => opens,
-                None => earlier.insert(opens_before(path, place)?),
-            };
-            if let Some((open, payload)) = opens.remove(&own.connection) {
-                let (mono_ns, wall_ns, connection) = (head.mono_ns, head.wall_ns, head.connection);
-                let flags = open.flags | FLAG_REPEATED;
-                take(&Head { mono_ns, wall_ns, connection, flags, ..open }, &payload)?;
-            }
-        }
-        take(&head, payload)?;
-    }
-}
-
-/// Open events and their payloads, by the number of the connection in its file.
-type Opens = HashMap<u32, (Head, Vec<u8>)>;
-
-/// The open events of a file before an event, without those of connections that are closed by then.
-fn opens_before(path: &Path, place: Place) -> Result<Opens, Failure> {
-    let (mut reader, mut opens) = (open(path)?, Opens::new());
-    let is_before = |at: Place| (at.block, at.index) < (place.block, place.index);
-    while is_before(reader.place())
-        && let Some(item) = reader.next_item()?
-    {
-        let Item::Event(head, payload) = item else { continue };
-        match head.kind {
-            Kind::Open => drop(opens.insert(head.connection, (head, payload.to_vec()))),
-            Kind::Close => drop(opens.remove(&head.connection)),
-            _ => {}
-        }
-    }
-    Ok(opens)
 }
 
 /// Returns an error that describes the damage, if there is any.
@@ -286,7 +93,8 @@ pub(crate) fn complain(damage: &[(PathBuf, Damage)]) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millstream_engine::capture::{Existing, Recording, Rotation, WriterOptions};
+    use crate::capture::merge::read;
+    use millstream_engine::capture::{Existing, FileHeader, Recording, Rotation, WriterOptions};
 
     fn head(kind: Kind, connection: u32, mono_ns: u64, wall_ns: i64) -> Head {
         Head {
@@ -398,6 +206,89 @@ mod tests {
         assert_eq!(folder.read(&selection), selected);
         let selection = Selection { to_time: Some(1_900), ..Selection::default() };
         assert_eq!(folder.read(&selection), selected);
+    }
+
+    /// Three recordings with clocks of their own. The second one begins within the first one and ends
+    /// after it; the third one follows.
+    fn overlapping(name: &str) -> Folder {
+        let folder = Folder::new(name);
+        let at = |number, kind, ms: u64, clock: u64| {
+            head(kind, number, clock + ms * 1_000_000, 1_000_000_000 + ms as i64 * 1_000_000)
+        };
+        let first = |number, kind, ms| at(number, kind, ms, 7);
+        let second = |number, kind, ms| at(number, kind, ms, 5_000_000_000);
+        folder.add(
+            "a.capture",
+            1,
+            &[
+                first(0, Kind::Open, 0),
+                first(0, Kind::Data, 20),
+                first(1, Kind::Open, 40),
+                first(1, Kind::Data, 60),
+                first(0, Kind::Close, 61),
+            ],
+        );
+        folder.add(
+            "b.capture",
+            2,
+            &[
+                second(0, Kind::Open, 30),
+                second(0, Kind::Data, 50),
+                second(0, Kind::Data, 50),
+                second(0, Kind::Data, 70),
+            ],
+        );
+        folder.add("c.capture", 3, &[at(0, Kind::Open, 80, 0)]);
+        folder
+    }
+
+    #[test]
+    fn recordings_that_overlap_are_interleaved_by_time() {
+        let at = |ms: u64| 1_000_000_000 + ms * 1_000_000;
+        let all = [
+            (Kind::Open, 0, at(0)),
+            (Kind::Data, 0, at(20)),
+            (Kind::Open, 2, at(30)),
+            (Kind::Open, 1, at(40)),
+            (Kind::Data, 2, at(50)),
+            (Kind::Data, 2, at(50)),
+            (Kind::Data, 1, at(60)),
+            (Kind::Close, 0, at(61)),
+            // The first recording has ended and has left its connection 1 open.
+            (Kind::Close, 1, at(61)),
+            (Kind::Data, 2, at(70)),
+            (Kind::Close, 2, at(70)),
+            (Kind::Open, 3, at(80)),
+        ];
+        let folder = overlapping("overlapping");
+        assert_eq!(folder.read(&Selection::default()), all);
+        // The numbers do not depend on the selection.
+        let selection = Selection { connection: vec![2], ..Selection::default() };
+        let second = all.iter().copied().filter(|(_, connection, _)| *connection == 2);
+        assert_eq!(folder.read(&selection), second.collect::<Vec<_>>());
+        let selection = Selection { from: Some(at(65) as i64), ..Selection::default() };
+        let later = [
+            (Kind::Open, 2, at(70)),
+            (Kind::Data, 2, at(70)),
+            (Kind::Close, 2, at(70)),
+            (Kind::Open, 3, at(80)),
+        ];
+        assert_eq!(folder.read(&selection), later);
+    }
+
+    #[test]
+    fn a_datagram_of_several_events_is_not_interleaved() {
+        use millstream_engine::capture::FLAG_MORE;
+        let folder = Folder::new("datagrams");
+        let event = |number, at: u64, flags| Head {
+            flags,
+            ..head(Kind::Data, number, at, 1_000 + at as i64)
+        };
+        folder.add("a.capture", 1, &[event(0, 1, 0), event(0, 10, FLAG_MORE), event(0, 30, 0)]);
+        folder.add("b.capture", 2, &[event(0, 20, 0), event(0, 40, 0)]);
+        let times = folder.read(&Selection::default()).into_iter();
+        let times: Vec<(u32, u64)> = times.map(|(_, number, at)| (number, at - 1_000)).collect();
+        assert_eq!(times, [(0, 1), (0, 10), (0, 30), (0, 30), (1, 20), (1, 40)]);
     }
 
     #[test]

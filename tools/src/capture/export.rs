@@ -1,6 +1,7 @@
 //! `millstream export`: a capture as JSON lines, as text, or as pcapng.
 
 use super::events::{self, Opened, Selection};
+use super::merge;
 use super::output::{Force, check_same, not_created};
 use super::packets_out::PacketWriter;
 use crate::failure::Failure;
@@ -75,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Format::Pcapng => Opened::WithOpen,
         Format::Json | Format::Text => Opened::AsSelected,
     };
-    let damage = events::read(&files, &args.selection, opened, |file, head, payload| {
+    let damage = merge::read(&files, &args.selection, opened, |file, head, payload| {
         // A later file of a recording repeats the open events of open connections. The packets of a
         // connection need the first one that is read.
         let is_repeated = head.flags & FLAG_REPEATED != 0 && head.kind == Kind::Open;

@@ -4,6 +4,7 @@ mod delivery;
 pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod import;
+mod merge;
 pub(crate) mod output;
 mod packet;
 mod packets_out;

@@ -1,6 +1,7 @@
 //! `millstream inspect FILE`: shows the content of a capture.
 
 use super::events::{self, Opened, Selection};
+use super::merge;
 use super::times;
 use crate::failure::Failure;
 use crate::sparkline::sparkline;
@@ -75,7 +76,7 @@ pub(crate) fn run(path: &Path, most: usize) -> Result<Shown, Failure> {
         totals.add(head, payload);
         Ok(())
     };
-    let damage = events::read(&files, &Selection::default(), Opened::AsSelected, take)?;
+    let damage = merge::read(&files, &Selection::default(), Opened::AsSelected, take)?;
     totals.print(most, &damage);
     let span = totals.first_ns.map(|first| (first, totals.last_ns));
     Ok(Shown { span, damage })

@@ -42,10 +42,48 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, EngineError> {
     Ok(files)
 }
 
+/// Fails if a recording goes on after the next one has begun: an offset names a place in one file, so
+/// recordings are read one after the other.
+fn refuse_overlaps(files: &[PathBuf]) -> Result<(), EngineError> {
+    let is_segment = |path: &Path| path.extension().is_some_and(|end| end == "cap");
+    for (at, pair) in files.windows(2).enumerate() {
+        let [path, next_path] = pair else { continue };
+        let (mut reader, next) = (CaptureReader::open(path)?, CaptureReader::open(next_path)?);
+        let (header, next) = (reader.header(), next.header());
+        let is_log = is_segment(path) && is_segment(next_path);
+        let is_same = header.recording != 0 && header.recording == next.recording;
+        // A file of version 1 does not say when it begins.
+        if is_log || is_same || next.start_wall_ns == 0 {
+            continue;
+        }
+        let (start_ns, timeline) = (next.start_wall_ns, Timeline::of_file(files, at)?);
+        reader.seek_wall_ns(start_ns)?;
+        while let Some(item) = reader.next_item()? {
+            let Item::Event(head, _) = item else { continue };
+            // The wall clock may have been set in between. Then the clocks disagree, and nothing is
+            // known.
+            let time_ns = i64::try_from(timeline.time_ns(head.mono_ns)).unwrap_or(i64::MAX);
+            if head.wall_ns > start_ns && time_ns > start_ns {
+                let (path, next_path) = (path.display(), next_path.display());
+                return Err(EngineError::operator(
+                    "CAPTURES_OVERLAP",
+                    format!(
+                        "{path} goes on after {next_path} has begun: the source reads recordings one after the other"
+                    ),
+                    "Read each recording with a source of its own, or make one of them: `millstream \
+                     export FOLDER --format pcapng`, then `millstream import-pcap`",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Input {
     /// Opens the recording at its beginning, or shortly before the option `from`.
     pub(super) fn open(config: &CaptureConfig) -> Result<Self, EngineError> {
         let files = files(&config.path)?;
+        refuse_overlaps(&files)?;
         let mut file = 0;
         if let Some(from_ns) = config.from_ns {
             // With several files, starts at the last one that begins at or before the time.
@@ -245,11 +283,11 @@ mod tests {
     #[test]
     fn recordings_are_read_in_the_order_of_their_starts_whatever_their_names_are() {
         let folder = Folder::new();
-        // The names are 0 to 3. Two recordings overlap in time.
+        // The names are 0 to 3.
         folder.add(header(9, 1, 5_000, 0), &[(5_000, 0)]);
-        folder.add(header(3, 0, 2_000, 0), &[(2_000, 0), (7_000, 5_000)]);
+        folder.add(header(3, 0, 6_000, 0), &[(6_000, 0), (7_000, 1_000)]);
         folder.add(header(9, 0, 1_000, 0), &[(1_000, 0)]);
-        folder.add(header(4, 0, 2_000, 0), &[(2_500, 500)]);
+        folder.add(header(4, 0, 7_000, 0), &[(7_500, 500)]);
         let (mut input, mut walls) = (folder.open(), Vec::new());
         loop {
             let next = input.next(|head, _| {
@@ -260,7 +298,34 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(walls, [1_000, 5_000, 2_000, 7_000, 2_500]);
+        assert_eq!(walls, [1_000, 5_000, 6_000, 7_000, 7_500]);
+    }
+
+    #[test]
+    fn recordings_that_overlap_are_refused() {
+        let open = |folder: &Folder| {
+            let path = vec![("path".to_string(), folder.0.display().to_string())];
+            Input::open(&CaptureConfig::read(&path).unwrap()).map(drop)
+        };
+        let folder = Folder::new();
+        folder.add(header(3, 0, 2_000, 40), &[(2_000, 40), (7_000, 5_040)]);
+        folder.add(header(4, 0, 6_000, 0), &[(6_000, 0)]);
+        let error = open(&folder).unwrap_err();
+        assert_eq!(error.condition(), "CAPTURES_OVERLAP");
+        let (first, second) = (folder.0.join("0.capture"), folder.0.join("1.capture"));
+        let text = error.to_string();
+        let at = |path: &Path| text.find(&path.display().to_string()).unwrap();
+        assert!(at(&first) < at(&second), "{text}");
+        // The wall clock was set by 5 s during the first recording: it has ended before 4 began.
+        let folder = Folder::new();
+        folder.add(header(3, 0, 2_000, 40), &[(2_000, 40), (7_000, 50)]);
+        folder.add(header(4, 0, 6_000, 0), &[(6_000, 0)]);
+        open(&folder).unwrap();
+        // The first events are at the same time.
+        let folder = Folder::new();
+        folder.add(header(3, 0, 2_000, 40), &[(2_000, 40)]);
+        folder.add(header(4, 0, 2_000, 0), &[(2_000, 0)]);
+        open(&folder).unwrap();
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use super::Speed;
 use super::lines::Lines;
 use super::shift::{ShiftCounts, Shifter, TimeField};
-use crate::capture::events::{self, Opened, Selection};
+use crate::capture::events::{Opened, Selection};
+use crate::capture::merge;
 use crate::failure::Failure;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use millstream_engine::capture::{
@@ -187,7 +188,7 @@ impl Reading {
                 }
                 Ok(())
             };
-            let found = events::read(files, &selection, Opened::WithOpen, take)?;
+            let found = merge::read(files, &selection, Opened::WithOpen, take)?;
             if round == 0 {
                 damage = found;
             }
@@ -331,7 +332,7 @@ impl Reading {
             return self.clock.at_ns;
         }
         let last_ns = self.clock.last_ns.unwrap_or(mono_ns);
-        // The recordings of a folder may overlap; then there is no pause.
+        // The clock of a log may have been set back between two starts; then there is no pause.
         let mut pause_ns = mono_ns.saturating_sub(last_ns);
         if let Some(most) = self.max_gap_ns.filter(|most| pause_ns > *most) {
             self.gaps.shortened += 1;
