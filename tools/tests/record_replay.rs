@@ -555,6 +555,66 @@ fn a_replay_sends_nothing_behind_the_end_of_its_peer() {
     assert!(text(&output).contains("connections  1"), "{}", text(&output));
 }
 
+/// Runs a replay with limits of open files.
+#[cfg(target_os = "linux")]
+fn replay_with_limits(limits: &str, args: &[&str]) -> Output {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{limits}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_millstream")]);
+    command.args(["replay", "--speed", "max"]).args(args).output().unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_replay_of_many_connections_raises_the_limit_of_open_files_or_names_it() {
+    let scratch = Scratch::new("limit");
+    let path = scratch.path("many.capture");
+    let events = (0..100).flat_map(|number| [(number, Kind::Open), (number, Kind::Data)]);
+    write_capture(&path, &events.collect::<Vec<_>>());
+    let (at, seen) = serve();
+    let to = at.to_string();
+    // Only the soft limit is too low.
+    let output = replay_with_limits("ulimit -Sn 64", &[&path, "--to", &to]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(take(&seen, 100).iter().all(|one| one.bytes == b"line\n"));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    let output = replay_with_limits("ulimit -n 90", &[&path, "--to", &to]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output);
+    assert!(error.contains("TOO_MANY_CONNECTIONS: 100 connections"), "{error}");
+    assert!(error.contains("90 open files") && error.contains("ulimit -Hn"), "{error}");
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nothing was sent");
+    // Fewer connections can be selected.
+    let selected = ["--connection", "3", "--connection", "4"];
+    let (at, seen) = serve();
+    let to = at.to_string();
+    let args = [&[path.as_str(), "--to", &to][..], &selected].concat();
+    let output = replay_with_limits("ulimit -n 90", &args);
+    assert!(output.status.success(), "{}", text(&output));
+    take(&seen, 2);
+}
+
+/// Writes a capture with these events, whose data is a line.
+#[cfg(target_os = "linux")]
+fn write_capture(path: &str, events: &[(u32, Kind)]) {
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = CaptureWriter::new(file, &WriterOptions::default()).unwrap();
+    let info = ConnectionInfo { protocol: Protocol::Tcp, ..ConnectionInfo::default() }.encode();
+    for (connection, kind) in events.iter().copied() {
+        let (position, lines, mono_ns, wall_ns, direction, flags) = (0, 0, 1, 1, Direction::In, 0);
+        #[rustfmt::skip]
+        let head = Head { position, lines, mono_ns, wall_ns, connection, direction, kind, flags };
+        let payload = match kind {
+            Kind::Open => &info[..],
+            Kind::Data => b"line\n",
+            _ => b"",
+        };
+        writer.append(&head, payload).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
 #[test]
 fn a_replay_of_nothing_is_an_error() {
     let (scratch, (server, seen)) = (Scratch::new("replay-nothing"), serve());

@@ -5,6 +5,7 @@ pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod import;
 mod merge;
+mod open_files;
 pub(crate) mod output;
 mod packet;
 mod packets_out;

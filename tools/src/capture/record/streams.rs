@@ -4,6 +4,7 @@ use super::first_of;
 use super::pair::{Next, Pair};
 use super::receive::{Receiver, ask_for_times, is_not_now};
 use super::recorder::{Recorder, TICK};
+use crate::capture::open_files::{fix, is_limit, raise};
 use crate::failure::Failure;
 use millstream_engine::capture::{ConnectionInfo, Opener, Protocol};
 use mio::net::{TcpListener, TcpStream};
@@ -59,7 +60,8 @@ pub(super) fn serve(
     to: &[SocketAddr],
     recorder: Recorder,
 ) -> Result<Recorder, Failure> {
-    let streams = Streams::new(recorder, to)?;
+    let mut streams = Streams::new(recorder, to)?;
+    streams.files_max = raise();
     streams.poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     eprintln!("listening at {}; Ctrl-C stops", listener.local_addr()?);
     streams.run(Some(&listener), false)
@@ -86,6 +88,10 @@ struct Streams {
     soon: Vec<usize>,
     /// Whether a client that could not be accepted may be waiting.
     accepts_again: bool,
+    /// The maximum number of open files of the process.
+    files_max: u64,
+    /// Whether the user was told that clients wait for a limit of open files.
+    is_limit_said: bool,
     receiver: Receiver,
     buffer: Vec<u8>,
 }
@@ -101,6 +107,8 @@ impl Streams {
             again: VecDeque::new(),
             soon: Vec::new(),
             accepts_again: false,
+            files_max: u64::MAX,
+            is_limit_said: false,
             receiver: Receiver::new(),
             buffer: vec![0; READ_BYTES],
         })
@@ -157,6 +165,14 @@ impl Streams {
                 Err(error) => {
                     // The process may be out of file descriptors; another connection will end.
                     self.accepts_again = !is_not_now(&error);
+                    if is_limit(&error) && !std::mem::replace(&mut self.is_limit_said, true) {
+                        eprintln!(
+                            "clients wait until others have closed: this process may have {} open \
+                            files. {}",
+                            self.files_max,
+                            fix(&error, "")
+                        );
+                    }
                     return Ok(());
                 }
             };

@@ -14,6 +14,7 @@ mod schedule;
 mod shift;
 
 use super::events::{self, Selection};
+use super::open_files::Needs;
 use super::record::{local, resolve};
 use super::times;
 use crate::failure::Failure;
@@ -78,12 +79,19 @@ pub(crate) struct Args {
 /// Replays a capture.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let files = events::files(&args.capture)?;
+    let stop = super::import::stop_flag()?;
+    let needs = Needs {
+        files: &files,
+        selection: &args.selection,
+        loops: args.loops,
+        has_datagram_sockets: args.to.is_some(),
+    };
+    needs.provide(&stop)?;
     let target = match (&args.to, &args.listen) {
         (Some(to), _) => Target::Server(resolve(to)?),
         (None, Some(at)) => Target::listen(&local(at)?)?,
         (None, None) => return Err(Failure::Wrong("NO_TARGET: give --to or --listen".to_string())),
     };
-    let stop = super::import::stop_flag()?;
     let mut run = Run::new(args.speed, target, stop.clone())?;
     if args.shift_time.is_some() && !run.peers.wait_for_client(&stop)? {
         return Err(Failure::Failed("interrupted".to_string()));

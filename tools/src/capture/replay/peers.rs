@@ -4,6 +4,7 @@ use super::LINGER;
 use super::drain::{Drain, Sent, write_now};
 use super::outgoing::{Due, Lateness};
 use super::plan::Event;
+use crate::capture::open_files::fix;
 use crate::capture::record::first_of;
 use crate::failure::Failure;
 use millstream_engine::capture::Kind;
@@ -155,15 +156,16 @@ impl DatagramSocket {
 }
 
 fn unreachable_target(to: SocketAddr, error: &io::Error) -> Failure {
-    let fix = match to.ip().is_multicast() {
+    let otherwise = match to.ip().is_multicast() {
         true => "A multicast group needs a route: `ip route add 224.0.0.0/4 dev INTERFACE`",
         false => "Give another --to",
     };
+    let fix = fix(error, otherwise);
     Failure::Failed(format!("SEND_FAILED: {to}: {error}. {fix}"))
 }
 
 fn connect_failed(to: SocketAddr, error: &io::Error) -> Failure {
-    let fix = "Start the server first, or give another --to";
+    let fix = fix(error, "Start the server first, or give another --to");
     Failure::Failed(format!("CONNECT_FAILED: {to}: {error}. {fix}"))
 }
 
@@ -260,7 +262,10 @@ impl Peers {
                 Target::Clients(clients) => match clients.listener.accept() {
                     Ok((stream, _)) => Some(self.add(event.connection, stream)?),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-                    Err(error) => return Err(Failure::Failed(format!("ACCEPT_FAILED: {error}"))),
+                    Err(error) => {
+                        let fix = fix(&error, "Start the replay again");
+                        return Err(Failure::Failed(format!("ACCEPT_FAILED: {error}. {fix}")));
+                    }
                 },
             };
             if accepted.is_some() {
