@@ -4,6 +4,7 @@
 mod ports;
 mod waiting;
 
+use millstream::engine::env::random::SplitMix;
 use millstream::session::{Session, StreamingQuery, Totals, Trigger};
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
@@ -386,6 +387,59 @@ fn a_query_that_stops_does_not_wait_for_a_receiver_for_ever() {
     let error = query.stop().expect_err("nobody takes the lines");
     assert_eq!(error.condition(), "SOCKET_SINK_UNDELIVERED");
     assert!(error.to_string().contains("2 lines"), "{error}");
+}
+
+#[test]
+fn a_recording_that_rotates_and_is_compressed_gives_the_same_lines_again() {
+    let folder = std::env::temp_dir().join(format!("millstream-rotated-{}", std::process::id()));
+    drop(std::fs::remove_dir_all(&folder));
+    std::fs::create_dir(&folder).unwrap();
+    let record = folder.join("lines.capture").display().to_string();
+    let compression = if cfg!(feature = "compression") { "zstd" } else { "none" };
+    let mut all = Vec::new();
+    // The second query finds the files of the first one.
+    for start in 0..2 {
+        let session = Session::new();
+        let options = [
+            ("record", record.as_str()),
+            ("recordRotateBytes", "65536"),
+            ("recordRotateInterval", "1 hour"),
+            ("recordCompression", compression),
+            ("atEnd", "stop"),
+        ];
+        let sql = "SELECT value FROM lines";
+        let (query, listener) = over_socket(&session, &options, sql, "append", CONTINUOUS);
+        let (mut peer, _) = listener.accept().unwrap();
+        let mut noise = SplitMix(start);
+        for n in 0..20_000 {
+            // Lines that do not become much smaller.
+            writeln!(peer, "{start} line {n} {:x} {:x}", noise.next(), noise.next()).unwrap();
+        }
+        drop(peer);
+        query.await_termination().unwrap();
+        let (lines, counts) = (values(&session), query.totals().connections.unwrap());
+        assert_eq!((lines.len(), counts.record_dropped), (20_000, 0));
+        all.extend(lines);
+    }
+    let names = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name());
+    let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    for first in ["lines.00000.capture", "lines.00001.capture", "lines.2.00001.capture"] {
+        assert!(names.iter().any(|name| name == first), "{first}: {names:?}");
+    }
+    let session = Session::new();
+    let path = folder.display().to_string();
+    session
+        .read_stream()
+        .format("capture")
+        .option("path", &path)
+        .load()
+        .unwrap()
+        .create_temp_view("lines");
+    let writer = session.sql("SELECT value FROM lines").unwrap().write_stream().format("memory");
+    let query = writer.query_name("out").trigger(CONTINUOUS).config(quiet()).start().unwrap();
+    query.await_termination().unwrap();
+    assert!(values(&session) == all, "the recordings have other lines");
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

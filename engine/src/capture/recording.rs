@@ -201,6 +201,11 @@ impl Recording {
         Ok(())
     }
 
+    /// Whether events can be in memory after [`Self::append_buffer`] has returned.
+    pub fn is_buffered(&self) -> bool {
+        self.rotation.is_on() || self.options.compress
+    }
+
     /// Writes all buffered bytes to the operating system.
     pub fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()

@@ -123,9 +123,9 @@ impl SocketConfig {
         env: &Arc<dyn Env>,
     ) -> Result<SocketSource, EngineError> {
         let mut source = SocketSource::new(self.clone(), origin, journal);
-        if let Some(path) = &self.record {
+        if let Some(record) = &self.record {
             source.reading.recorder =
-                Some(Recorder::start(path, env.clone(), source.counts.clone())?);
+                Some(Recorder::start(record, env.clone(), source.counts.clone())?);
         }
         Ok(source)
     }

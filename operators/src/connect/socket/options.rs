@@ -6,6 +6,7 @@ use crate::connect::socket::framing::line::LineEnds;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::types::{DataType, Field, Schema};
+use millstream_engine::capture::Rotation;
 use millstream_engine::error::EngineError;
 use std::fmt;
 use std::path::PathBuf;
@@ -74,8 +75,16 @@ pub struct SocketConfig {
     pub(super) idle_timeout_ns: Option<u64>,
     pub(super) keep_alive: Option<KeepAlive>,
     pub(super) receive_buffer: Option<usize>,
-    /// The file to which received bytes are recorded.
-    pub(super) record: Option<PathBuf>,
+    /// Where and how received bytes are recorded.
+    pub(super) record: Option<Record>,
+}
+
+/// The option `record`, and those that belong to it.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub path: PathBuf,
+    pub compress: bool,
+    pub rotation: Rotation,
 }
 
 fn wrong(reason: impl fmt::Display, fix: &str) -> PlanError {
@@ -107,13 +116,7 @@ impl SocketConfig {
         let idle_timeout_ns = reader.duration_ns("idleTimeout")?;
         let keep_alive = keep_alive(&mut reader)?;
         let receive_buffer = reader.number("receiveBufferBytes", 0, 0, 1 << 30)? as usize;
-        let record = reader.get("record");
-        if record == Some("") {
-            return Err(wrong(
-                "option 'record' is empty",
-                "For example: record '/data/lines.capture'",
-            ));
-        }
+        let record = record(&mut reader)?;
         let ends = line_ends(&mut reader)?;
         let config = Self {
             endpoint,
@@ -130,7 +133,7 @@ impl SocketConfig {
             idle_timeout_ns,
             keep_alive,
             receive_buffer: (receive_buffer > 0).then_some(receive_buffer),
-            record: record.map(PathBuf::from),
+            record,
         };
         config.check(&reader, parts)?;
         reader.finish()?;
@@ -165,7 +168,8 @@ impl SocketConfig {
         }
         if parts > 1 && self.record.is_some() {
             return Err(wrong(
-                "record with numPartitions: a capture has only one writer",
+                "record with numPartitions: a capture has one writer, and a query cannot read \
+                 captures that overlap in time",
                 "Leave out one of them",
             ));
         }
@@ -321,6 +325,38 @@ fn line_ends(reader: &mut OptionReader<'_>) -> PlanResult<LineEnds> {
     }
 }
 
+/// Reads the option `record`, and those that belong to it.
+fn record(reader: &mut OptionReader<'_>) -> PlanResult<Option<Record>> {
+    let compress = reader.choice("recordCompression", &["none", "zstd"])? == "zstd";
+    let bytes = reader.number("recordRotateBytes", 0, 1 << 16, 1 << 50)?;
+    let rotation = Rotation {
+        bytes: (bytes > 0).then_some(bytes),
+        ns: reader.duration_ns("recordRotateInterval")?,
+    };
+    match reader.get("record") {
+        Some("") => {
+            let example = "For example: record '/data/lines.capture'";
+            return Err(wrong("option 'record' is empty", example));
+        }
+        Some(_) if compress && !cfg!(feature = "compression") => {
+            return Err(wrong(
+                "recordCompression 'zstd': this program was built without the feature `compression`",
+                "Leave it out, or build with the feature",
+            ));
+        }
+        Some(path) => return Ok(Some(Record { path: PathBuf::from(path), compress, rotation })),
+        None => {}
+    }
+    let others = ["recordCompression", "recordRotateBytes", "recordRotateInterval"];
+    match others.iter().find(|name| reader.is_given(name)) {
+        Some(name) => Err(wrong(
+            format!("{name} without record"),
+            "Name the capture: record '/data/lines.capture'",
+        )),
+        None => Ok(None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,7 +369,7 @@ mod tests {
     #[test]
     fn contradicting_options_are_refused() {
         let tcp = [("host", "h"), ("port", "1")];
-        let refused: [(&[(&str, &str)], &str); 14] = [
+        let refused: [(&[(&str, &str)], &str); 17] = [
             (&[("protocol", "udp"), ("mode", "connect")], "no connections"),
             (&[("protocol", "udp"), ("atEnd", "reconnect")], "could end"),
             (&[("protocol", "udp"), ("durable", "true"), ("acknowledge", "true")], "may be lost"),
@@ -348,6 +384,9 @@ mod tests {
             (&[("idleTimeout", "5")], "a duration"),
             (&[("keepAlive", "5ms")], "1 second"),
             (&[("maxUnfinishedBytes", "5")], "from 1048576"),
+            (&[("recordRotateBytes", "65536")], "without record"),
+            (&[("record", "x"), ("recordRotateBytes", "5")], "from 65536"),
+            (&[("record", "x"), ("recordCompression", "gzip")], "zstd"),
         ];
         for (options, part) in refused {
             let all: Vec<_> = tcp.iter().chain(options).copied().collect();

@@ -2,7 +2,7 @@
 //!
 //! The worker copies the bytes that it has read into a buffer, in the form that they have in the
 //! file. It passes buffers that are full or [`HELD_NS`] old to a thread of the recorder, which adds the
-//! CRCs and writes the buffer without another copy. The thread sleeps until it gets a buffer. The
+//! CRCs and writes the buffer without another copy (with rotation or compression from a copy). The thread sleeps until it gets a buffer. The
 //! number of buffers is limited. If the disk is too slow and no buffer is free, received bytes are not
 //! recorded: they are counted, and the capture has a gap.
 //!
@@ -13,16 +13,16 @@
 
 use crate::connect::socket::connection_counts::ConnectionCounts;
 use crate::connect::socket::durable_log::Ingest;
+use crate::connect::socket::options::Record;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use millstream_engine::capture::{
     Clock, ConnectionInfo, Direction, EventBuffer, Existing, FileHeader, Gap, GapCause, Head, Kind,
-    MAX_EVENT_BYTES, Protocol, Recording, Rotation, WriterOptions,
+    MAX_EVENT_BYTES, Protocol, Recording, WriterOptions,
 };
 use millstream_engine::env::Env;
 use millstream_engine::error::EngineError;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -70,18 +70,21 @@ pub(super) struct Recorder {
     writer: Option<JoinHandle<()>>,
 }
 
-/// Creates the file of a recording: `path` or, if there is such a file, `path` with a number from 2
-/// before its extension, so that an earlier recording is not overwritten.
-fn create(path: &Path, options: &WriterOptions) -> Result<Recording, EngineError> {
+/// Creates the file of a recording: its path or, if there is such a file, the path with a number from
+/// 2 before its extension, so that an earlier recording is not overwritten. With rotation this is the
+/// path from which the names of the files are formed.
+fn create(record: &Record, header: FileHeader) -> Result<Recording, EngineError> {
+    let options = WriterOptions { header, compress: record.compress };
+    let path = &record.path;
     let extension = path.extension().map(|end| end.to_string_lossy().into_owned());
     let numbered = |number: u32| match &extension {
         Some(end) => path.with_extension(format!("{number}.{end}")),
         None => path.with_extension(number.to_string()),
     };
-    let mut candidate = path.to_path_buf();
+    let mut candidate = path.clone();
     let mut numbers = 2..;
     loop {
-        match Recording::create(&candidate, options, Rotation::default(), Existing::Keep) {
+        match Recording::create(&candidate, &options, record.rotation, Existing::Keep) {
             Ok(recording) => return Ok(recording),
             Err(error) => match numbers.next() {
                 Some(number) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -102,7 +105,7 @@ fn create(path: &Path, options: &WriterOptions) -> Result<Recording, EngineError
 impl Recorder {
     /// Creates the file and starts the thread that writes it.
     pub(super) fn start(
-        path: &Path,
+        record: &Record,
         env: Arc<dyn Env>,
         counts: Arc<ConnectionCounts>,
     ) -> Result<Self, EngineError> {
@@ -114,7 +117,7 @@ impl Recorder {
             recording: env.random(),
             ..FileHeader::default()
         };
-        let recording = create(path, &WriterOptions { header, compress: false })?;
+        let recording = create(record, header)?;
         let (full, written) = bounded(BUFFERS);
         let (returned, free) = bounded(BUFFERS);
         let counted = counts.clone();
@@ -361,12 +364,17 @@ fn write(
 ) {
     // The header is written at once, so that the file is a capture from its beginning.
     let mut has_failed = recording.flush().is_err();
+    let is_buffered = recording.is_buffered();
     for mut events in full {
         let mut written = 0;
         if !has_failed {
             let outcome = recording.append_buffer(&mut events);
             has_failed = outcome.is_err();
             written = outcome.map_or_else(|unwritten| unwritten.written, |()| events.len());
+            // With rotation or compression the events may still be in memory.
+            if is_buffered && recording.flush().is_err() {
+                (has_failed, written) = (true, 0);
+            }
         }
         counts.recorded(written as u64);
         if written < events.len() {
@@ -384,7 +392,9 @@ fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millstream_engine::capture::Rotation;
     use millstream_engine::env::RealEnv;
+    use std::path::Path;
 
     /// A recorder whose writer is the test.
     fn recorder() -> (Recorder, Receiver<EventBuffer>, Sender<EventBuffer>) {
