@@ -8,7 +8,7 @@ use millstream_engine::capture::{
     CaptureReader, CaptureWriter, ConnectionInfo, Direction, Gap, GapCause, Head, Item, Kind,
     Opener, Protocol, WriterOptions,
 };
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -593,6 +593,45 @@ fn a_replay_of_many_connections_raises_the_limit_of_open_files_or_names_it() {
     let output = replay_with_limits("ulimit -n 90", &args);
     assert!(output.status.success(), "{}", text(&output));
     take(&seen, 2);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_replay_reuses_the_sockets_of_connections_that_have_ended() {
+    let scratch = Scratch::new("reuse");
+    let path = scratch.path("many.capture");
+    let kinds = [Kind::Open, Kind::Data, Kind::HalfClose, Kind::Close];
+    let events = (0..300).flat_map(|number| kinds.map(|kind| (number, kind)));
+    write_capture(&path, &events.collect::<Vec<_>>());
+    let (at, seen) = serve();
+    let output = replay_with_limits("ulimit -n 64", &[&path, "--to", &at.to_string()]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(take(&seen, 300).iter().all(|one| one.bytes == b"line\n"));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_recorder_says_that_clients_wait_for_the_limit_of_open_files() {
+    let scratch = Scratch::new("recorder-limit");
+    let path = scratch.path("many.capture");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 40; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_millstream")]);
+    command.args(["capture", "--listen", "127.0.0.1:0", "-o", &path]);
+    let mut recorder = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(recorder.stderr.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    let at = first.strip_prefix("listening at ").and_then(|rest| rest.split(';').next()).unwrap();
+    let clients: Vec<_> = (0..60).map(|_| TcpStream::connect(at).unwrap()).collect();
+    let said = lines.next().unwrap().unwrap();
+    assert!(said.contains("may have 40 open files") && said.contains("ulimit -Hn"), "{said}");
+    // The waiting clients are accepted when others have closed.
+    drop(clients);
+    until("all clients", || {
+        let lines = export(&path, &[]);
+        count(&lines, "open") == 60 && count(&lines, "close") == 60
+    });
+    signal(&recorder, "INT");
+    assert!(recorder.wait().unwrap().success());
 }
 
 /// Writes a capture with these events, whose data is a line.

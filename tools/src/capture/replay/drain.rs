@@ -306,6 +306,23 @@ impl Drain {
         }
     }
 
+    /// Waits until a connection has ended that only waits for its peer, at most for a time. Returns
+    /// whether one has ended.
+    pub(super) fn wait_for_an_end(&self, most: Duration) -> bool {
+        let end = Instant::now() + most;
+        let mut table = self.shared.table();
+        let before = table.entries.len();
+        while table.entries.len() >= before {
+            let left = end.saturating_duration_since(Instant::now());
+            let is_hopeless = table.entries.values().all(|entry| entry.ending == Ending::NotYet);
+            if left.is_zero() || is_hopeless {
+                return false;
+            }
+            table = self.shared.wait(table, left);
+        }
+        true
+    }
+
     /// Waits until all queued data is sent, unless the replay is stopped, and then until all peers
     /// have closed, at most for `most`.
     pub(super) fn finish(&mut self, most: Duration, stop: &AtomicBool) {

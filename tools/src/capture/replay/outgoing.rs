@@ -154,8 +154,9 @@ impl Lateness {
         for stall in &self.worst {
             let (bytes, longest) =
                 (times::show_bytes(stall.bytes), stall.longest.as_nanos() as u64);
+            let plural = if stall.events == 1 { "" } else { "s" };
             lines.push(format!(
-                "connection {}: {} events ({bytes}) waited for the peer, up to {}",
+                "connection {}: {} event{plural} ({bytes}) waited for the peer, up to {}",
                 stall.connection,
                 stall.events,
                 times::show_ns(longest),

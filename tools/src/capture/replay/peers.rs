@@ -4,7 +4,7 @@ use super::LINGER;
 use super::drain::{Drain, Sent, write_now};
 use super::outgoing::{Due, Lateness};
 use super::plan::Event;
-use crate::capture::open_files::fix;
+use crate::capture::open_files::{fix, is_limit};
 use crate::capture::record::first_of;
 use crate::failure::Failure;
 use millstream_engine::capture::Kind;
@@ -435,7 +435,14 @@ impl Peers {
         let stream = match self.server {
             Some(to) => {
                 self.stalled.insert(event.connection);
-                TcpStream::connect(to).map_err(|error| connect_failed(to, &error))?
+                loop {
+                    match TcpStream::connect(to) {
+                        Ok(stream) => break stream,
+                        // Connections that have ended in the capture wait for their peers to close.
+                        Err(error) if is_limit(&error) && self.drain.wait_for_an_end(LINGER) => {}
+                        Err(error) => return Err(connect_failed(to, &error)),
+                    }
+                }
             }
             None => {
                 let connect = |to| {
@@ -541,7 +548,7 @@ mod tests {
         let late = peers.take_lateness();
         assert_eq!((late.lags.len(), peers.failed()), (1, 0));
         let lines = late.lines();
-        assert!(lines.len() == 1 && lines[0].starts_with("connection 0: 1 events"), "{lines:?}");
+        assert!(lines.len() == 1 && lines[0].starts_with("connection 0: 1 event ("), "{lines:?}");
     }
 
     #[test]
