@@ -57,22 +57,27 @@ impl Entry {
             if is_delivered(&self.stream) || Instant::now() >= latest)
     }
 
-    /// Sends queued data, and then ends the connection as far as that is asked for. Returns the
-    /// number of events that were not sent, because the peer has gone.
-    fn advance(&mut self, late: &mut Lateness) -> usize {
+    /// Sends queued data if `sends` is set. Then ends the connection as far as that is asked for.
+    fn advance(&mut self, sends: bool, late: &mut Lateness) -> Advanced {
+        let mut done = Advanced::default();
         if self.is_connecting {
             let has_failed = !matches!(self.stream.take_error(), Ok(None));
             if !has_failed && self.stream.peer_addr().is_err() {
-                return 0;
+                return done;
             }
             self.is_connecting = false;
             self.has_failed |= has_failed;
         }
-        if self.has_failed || self.outgoing.write(&*self.stream, late).is_err() {
-            (self.has_failed, self.has_ended) = (true, true);
-            return self.outgoing.discard();
+        if sends && !self.has_failed {
+            match self.outgoing.write(&*self.stream, late) {
+                Ok(goes_on) => done.goes_on = goes_on,
+                Err(_) => self.has_failed = true,
+            }
         }
-        if self.outgoing.is_empty() {
+        if self.has_failed {
+            self.has_ended = true;
+            done.unsent = self.outgoing.discard() as u64;
+        } else if self.outgoing.is_empty() {
             if std::mem::take(&mut self.half_closes) {
                 drop(self.stream.shutdown(Shutdown::Write));
             }
@@ -80,7 +85,7 @@ impl Entry {
                 self.ending = Ending::ResetBy(Instant::now() + LINGER);
             }
         }
-        0
+        done
     }
 
     /// Whether nothing is left to do.
@@ -89,6 +94,15 @@ impl Entry {
         let has_failed = self.ending != Ending::NotYet && self.has_failed;
         self.outgoing.is_empty() && (is_closed || has_failed)
     }
+}
+
+/// What was done for a connection.
+#[derive(Default)]
+struct Advanced {
+    /// The number of events that are not sent, because the peer has gone.
+    unsent: u64,
+    /// Whether the peer may take more data.
+    goes_on: bool,
 }
 
 /// The connections of a replay.
@@ -102,17 +116,14 @@ struct Table {
 }
 
 impl Table {
-    /// Sends what can be sent of a connection, before and after a change to it. Resets or closes the
-    /// connection if that is due.
-    ///
-    /// What a change queues is tried after it, because the peer may have taken bytes meanwhile. If it
-    /// has not, the try makes the system report when it does.
-    fn update(&mut self, key: usize, change: impl FnOnce(&mut Entry)) {
-        let Some(entry) = self.entries.get_mut(&key) else { return };
+    /// Applies a change to a connection and, if `sends` is set, sends queued data. Resets or closes
+    /// the connection if that is due. Returns whether the peer may take more data.
+    fn update(&mut self, key: usize, sends: bool, change: impl FnOnce(&mut Entry)) -> bool {
+        let Some(entry) = self.entries.get_mut(&key) else { return false };
         let before = entry.outgoing.len();
-        self.failed += entry.advance(&mut self.late) as u64;
         change(entry);
-        self.failed += entry.advance(&mut self.late) as u64;
+        let done = entry.advance(sends, &mut self.late);
+        self.failed += done.unsent;
         self.queued = self.queued.saturating_sub(before) + entry.outgoing.len();
         let is_reset = entry.is_reset_due();
         if is_reset {
@@ -121,6 +132,7 @@ impl Table {
         if is_reset || entry.is_over() {
             self.remove(key);
         }
+        done.goes_on
     }
 
     fn remove(&mut self, key: usize) {
@@ -139,7 +151,9 @@ impl Table {
         let waits = |entry: &Entry| matches!(entry.ending, Ending::ResetBy(_));
         let waiting: Vec<usize> =
             self.entries.iter().filter(|(_, entry)| waits(entry)).map(|(key, _)| *key).collect();
-        waiting.iter().for_each(|key| self.update(*key, |_| {}));
+        waiting.iter().for_each(|key| {
+            self.update(*key, false, |_| {});
+        });
         waiting.iter().any(|key| self.entries.contains_key(key))
     }
 }
@@ -263,8 +277,10 @@ impl Drain {
             table = self.shared.wait(table, TICK);
         }
         table.late.full += since.map_or(Duration::ZERO, |since| since.elapsed());
+        // The system reports when the peer takes more than it did at the last try, and the thread goes
+        // on. The caller's try may have been before an earlier report, so an empty queue needs another.
         let mut sent = Sent::Later;
-        table.update(key, |entry| {
+        table.update(key, false, |entry| {
             let mut rest = bytes;
             if !entry.is_connecting && !entry.has_failed && entry.outgoing.is_empty() {
                 match write_now(&entry.stream, bytes) {
@@ -283,13 +299,13 @@ impl Drain {
 
     /// Ends the replay's direction of the connection behind the queued data.
     pub(super) fn half_close(&self, connection: u64) {
-        self.shared.table().update(connection as usize, |entry| entry.half_closes = true);
+        self.shared.table().update(connection as usize, false, |entry| entry.half_closes = true);
     }
 
     /// Ends the replay's direction behind the queued data, and closes the connection when its peer
     /// has closed it.
     pub(super) fn close_at_end(&self, connection: u64) {
-        self.shared.table().update(connection as usize, |entry| {
+        self.shared.table().update(connection as usize, false, |entry| {
             (entry.half_closes, entry.ending) = (true, Ending::Close);
         });
     }
@@ -299,7 +315,7 @@ impl Drain {
     pub(super) fn reset_when_delivered(&self, connection: u64) {
         let key = connection as usize;
         let mut table = self.shared.table();
-        table.update(key, |entry| entry.ending = Ending::Reset);
+        table.update(key, false, |entry| entry.ending = Ending::Reset);
         if table.entries.contains_key(&key) {
             // If this fails, the thread looks after its tick.
             drop(self.waker.wake());
@@ -349,6 +365,8 @@ impl Drain {
 
 fn run(mut poll: Poll, shared: &Shared) {
     let (mut events, mut buffer) = (Events::with_capacity(256), vec![0; 64 << 10]);
+    // The connections whose peers may take more data, which no event reports.
+    let mut again = Vec::new();
     let mut wait = TICK;
     while !shared.is_over.load(Ordering::Relaxed) {
         if poll.poll(&mut events, Some(wait)).is_err() {
@@ -360,10 +378,18 @@ fn run(mut poll: Poll, shared: &Shared) {
             let Some(stream) = stream else { continue };
             let has_ended = read_all(&stream, &mut buffer, &shared.received);
             drop(stream);
-            shared.table().update(key, |entry| entry.has_ended |= has_ended);
+            let change = |entry: &mut Entry| entry.has_ended |= has_ended;
+            if shared.table().update(key, true, change) && !again.contains(&key) {
+                again.push(key);
+            }
             shared.changed.notify_all();
         }
-        wait = if shared.table().reset_delivered() { RESET_TICK } else { TICK };
+        again.retain(|key| shared.table().update(*key, true, |_| {}));
+        wait = match (again.is_empty(), shared.table().reset_delivered()) {
+            (false, _) => Duration::ZERO,
+            (true, true) => RESET_TICK,
+            (true, false) => TICK,
+        };
         shared.changed.notify_all();
     }
 }

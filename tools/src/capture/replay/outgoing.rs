@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 pub(super) const CONNECTION_BYTES_MAX: usize = 4 << 20;
 /// Maximum number of queued bytes of all connections.
 pub(super) const ALL_BYTES_MAX: usize = 64 << 20;
+/// Number of bytes after which [`Outgoing::write`] pauses, because the connections of the replay are
+/// locked meanwhile.
+const WRITE_BYTES: usize = 256 << 10;
 /// Number of connections that a report names.
 const NAMED: usize = 5;
 
@@ -76,8 +79,10 @@ impl Outgoing {
         self.stall.bytes += bytes.len() as u64;
     }
 
-    /// Writes as much as the peer takes, event by event. Fails if the peer has gone.
-    pub(super) fn write(&mut self, mut out: impl Write, late: &mut Lateness) -> io::Result<()> {
+    /// Writes as much as the peer takes, event by event, up to [`WRITE_BYTES`]. Returns whether it may
+    /// take more. Fails if the peer has gone.
+    pub(super) fn write(&mut self, mut out: impl Write, late: &mut Lateness) -> io::Result<bool> {
+        let least = self.bytes.len().saturating_sub(WRITE_BYTES);
         while let Some(first) = self.events.front_mut() {
             let (next, _) = self.bytes.as_slices();
             match out.write(&next[..next.len().min(first.bytes)]) {
@@ -87,7 +92,7 @@ impl Outgoing {
                     first.bytes -= bytes;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
             if first.bytes == 0 {
@@ -95,10 +100,13 @@ impl Outgoing {
                 self.stall.longest = self.stall.longest.max(lag);
                 self.events.pop_front();
             }
+            if self.bytes.len() <= least && !self.bytes.is_empty() {
+                return Ok(true);
+            }
         }
         // The memory of a stall is not kept.
         self.bytes.shrink_to(0);
-        Ok(())
+        Ok(false)
     }
 
     /// Drops everything, because the peer has gone. Returns the number of events that were not sent.
@@ -239,6 +247,19 @@ mod tests {
         );
         assert_eq!(lines.len(), NAMED + 1);
         assert_eq!(lines[NAMED], "and 15 other connections");
+    }
+
+    #[test]
+    fn a_long_queue_is_sent_in_parts() {
+        let (mut queue, mut late) = (Outgoing::new(3), Lateness::new());
+        for _ in 0..8 {
+            queue.push(&[0; WRITE_BYTES / 2], Due::Since(Instant::now()));
+        }
+        let mut peer = Peer(Vec::new(), usize::MAX);
+        for part in 1..=4 {
+            assert_eq!(queue.write(&mut peer, &mut late).unwrap(), part < 4);
+            assert_eq!(peer.0.len(), part * WRITE_BYTES);
+        }
     }
 
     #[test]
