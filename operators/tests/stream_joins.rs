@@ -9,7 +9,7 @@
 //! | 5. rows without a match are late for operators downstream | `outer_rows_are_not_late_for_the_aggregate_after_the_join` |
 //! | 6. NULL, NaN or -0.0 as keys are compared wrongly | `null_keys_match_only_where_null_equals_null_and_nan_and_zero_are_one_value` |
 //! | 7. the faster input's watermark makes rows of the slower one late | `the_slow_side_loses_no_row_to_the_watermark_of_the_fast_one` |
-//! | 8. asymmetric ranges give wrong results, or their bounds overflow | `ranges_can_be_asymmetric_one_sided_or_a_single_instant`, `bounds_at_the_ends_of_time_do_not_overflow` |
+//! | 8. asymmetric ranges give wrong results, or their bounds overflow | `ranges_can_be_asymmetric_one_sided_or_a_single_instant`, `each_side_of_an_asymmetric_range_is_kept_for_its_own_bound`, `bounds_at_the_ends_of_time_do_not_overflow` |
 //! | 9. the index of expired rows is evicted, but not the rows | `rows_that_expire_free_their_index_and_themselves_of_all_keys`, `an_ended_side_does_not_delay_the_expiry_of_the_other` |
 //! | 10. only keys with new rows are evicted | `keys_without_new_rows_are_evicted_too` |
 //! | 11. a semi, anti, left or full join becomes an inner join | `each_kind_of_join_is_right_in_both_modes`, `each_kind_of_join_is_right_with_conditions_on_one_side_and_on_both` |
@@ -109,6 +109,14 @@ fn a_row_that_expires_in_its_first_batch_matches_and_is_evicted() {
         run.step(&l, &r),
         ["- - - 3 101 4", "1 101 1 1 105 3", "2 101 2 - - -", "9 1000 0 9 1000 0"]
     );
+    // Without batches that have no rows, a batch has an earlier watermark for late rows than for the
+    // rows that expire. Rows between the two expire in the batch that brings them.
+    let mut setup = Setup::new(&sql, 0, BATCHES);
+    setup.settings.push(("spark.sql.streaming.noDataMicroBatches.enabled", "false"));
+    let run = setup.start().unwrap();
+    run.step(&[event(9, 100, 0)], &[event(9, 100, 0)]);
+    let got = run.step(&[event(1, 50, 1), event(2, 50, 2)], &[event(1, 55, 3), event(3, 50, 4)]);
+    assert_eq!(got, ["- - - 3 50 4", "1 50 1 1 55 3", "2 50 2 - - -"]);
 }
 
 #[test]
@@ -257,7 +265,19 @@ fn outer_rows_are_not_late_for_the_aggregate_after_the_join() {
         [&[event(9, 150, 0)], &[event(8, 150, 0)]],
         [&[event(9, 1000, 0)], &[event(8, 1000, 0)]],
     ];
-    assert_eq!(rows(sql, &steps), ["100 2 1", "1000 1 0", "120 1 0", "150 1 0"],);
+    let expected = ["100 2 1", "1000 1 0", "120 1 0", "150 1 0"];
+    assert_eq!(rows(sql, &steps), expected);
+    // Without a delay the watermark has passed the window at 100 s when the row at 101 s, which has
+    // no match until 131 s, is emitted.
+    for trigger in BOTH {
+        let run = start(sql, trigger);
+        let mut got = Vec::new();
+        for [l, r] in &steps {
+            got.extend(run.step(l, r));
+        }
+        got.extend(run.step(END[0], END[1]));
+        assert_eq!(run.wait_for(got, 4), expected, "{trigger:?}");
+    }
 }
 
 #[test]
@@ -277,6 +297,9 @@ fn null_keys_match_only_where_null_equals_null_and_nan_and_zero_are_one_value() 
     let sql = sql(&format!("{} = {}", double("l"), double("r")));
     let step: [&[Event]; 2] =
         [&[event(1, 100, 1), event(1, 100, 5)], &[event(1, 100, -1), event(1, 100, 6)]];
+    assert_eq!(rows(&sql, &[step]), ["1 -1", "5 6"]);
+    let nested = format!("struct({}) = struct({})", double("l"), double("r"));
+    let sql = format!("SELECT l.v, r.v FROM l JOIN r ON {nested}");
     assert_eq!(rows(&sql, &[step]), ["1 -1", "5 6"]);
 }
 
@@ -336,6 +359,42 @@ fn ranges_can_be_asymmetric_one_sided_or_a_single_instant() {
     }
 }
 
+/// A left row is kept as long as the upper bound asks for it, and a right row as long as the lower
+/// one does.
+#[test]
+fn each_side_of_an_asymmetric_range_is_kept_for_its_own_bound() {
+    // The range of the right time, and the rows: the first one waits while the watermark passes it,
+    // the second one completes the match.
+    for (low, high, first, second) in [(2, 10, 0, 1), (-10, -2, 1, 0)] {
+        let sql = format!(
+            "SELECT l.v, r.v FROM l FULL JOIN r ON l.k = r.k AND r.t BETWEEN \
+             l.t + INTERVAL '{low}' SECOND AND l.t + INTERVAL '{high}' SECOND"
+        );
+        for trigger in BOTH {
+            let run = start(&sql, trigger);
+            let step = |side: usize, rows: &[Event]| {
+                let sides = if side == 0 { [rows, &[]] } else { [&[], rows] };
+                run.step(sides[0], sides[1])
+            };
+            let mut got = step(first, &[event(1, 100, 1), event(2, 100, 2)]);
+            // These rows have no match.
+            got.extend(step(0, &[event(8, 106, 8)]));
+            got.extend(step(1, &[event(9, 106, 9)]));
+            got.retain(|row| !row.contains(['8', '9']));
+            assert!(got.is_empty(), "{got:?} {low} {trigger:?}");
+            let mut got = step(second, &[event(1, 108, 3)]);
+            got.retain(|row| !row.contains(['8', '9']));
+            let matched = |a: i64, b: i64| if first == 0 { [a, b] } else { [b, a] };
+            let shown = |[l, r]: [i64; 2]| format!("{l} {r}");
+            assert_eq!(got, [shown(matched(1, 3))], "{low} {trigger:?}");
+            let got = run.step(END[0], END[1]);
+            let alone = if first == 0 { "2 -" } else { "- 2" }.to_string();
+            let got = run.wait_for(got, 1);
+            assert!(got.contains(&alone) && !got.contains(&"1 -".to_string()), "{got:?} {low}");
+        }
+    }
+}
+
 #[test]
 fn bounds_at_the_ends_of_time_do_not_overflow() {
     let sql = "SELECT l.v, r.v FROM l LEFT JOIN r ON l.k = r.k AND r.t >= l.t - INTERVAL '10' SECOND \
@@ -348,6 +407,16 @@ fn bounds_at_the_ends_of_time_do_not_overflow() {
         let r = [event(1, 1005, 4), event(1, last - 1, 5), event(1, last, 6)];
         let got = run.wait_for(run.step(&l, &r), 4);
         assert_eq!(got, ["1 4", "2 5", "3 5", "3 6"]);
+    }
+    // A right row at 200,000 s could only match left rows before the first TIMESTAMP.
+    let sql = "SELECT l.v, r.v FROM l RIGHT JOIN r ON l.k = r.k AND r.t >= l.t + INTERVAL '106751990' DAY";
+    for trigger in BOTH {
+        let run = Setup::new(sql, 0, trigger).start().unwrap();
+        let mut got = run.step(&[event(1, 200_000, 1)], &[event(1, 200_000, 2)]);
+        got.extend(run.step(&[event(1, 200_001, 3)], &[event(2, 200_001, 4)]));
+        got.extend(run.step(&[], &[]));
+        let got = run.wait_for(got, 1);
+        assert!(got.contains(&"- 2".to_string()), "{got:?} {trigger:?}");
     }
 }
 
