@@ -339,6 +339,16 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
                 "Use it in the SELECT list, in HAVING, or in a subquery",
             ))
         }
+        // The clauses that may have time windows have replaced their calls before.
+        Expr::Call { name, .. } if matches!(&*lower(name), "window" | "session_window") => {
+            Err(PlanError::new(
+                "UNSUPPORTED_EXPR_FOR_OPERATOR",
+                format!(
+                    "the time window `{expr}` is used where a row has no window, such as in ON"
+                ),
+                "Give it a name in a subquery: SELECT window(time, …) AS w FROM …",
+            ))
+        }
         Expr::Call { name, args, distinct, filter, .. } => {
             if *distinct || filter.is_some() {
                 if let [Expr::UserAggregate(..)] = args.as_slice() {
