@@ -475,38 +475,6 @@ fn a_join_reports_the_state_of_each_side() {
     assert!(join.inputs.iter().all(|input| input.bytes > 0));
 }
 
-/// A semi join removes a left record whose search is not finished, because a right record matches it.
-/// The next left record may take its place in memory. It is not taken for the removed one.
-#[test]
-fn the_search_of_a_removed_record_ends() {
-    for seed in 0..200 {
-        let flow = Flow::new("removed");
-        let (mut left_input, left) = flow.channel::<Record>();
-        let (mut right_input, right) = flow.channel::<Record>();
-        let out = Arc::new(Mutex::new(Vec::new()));
-        let seen = out.clone();
-        let (time, delay) = (|record: &Record| record.1 * SECOND, Duration::from_secs(900));
-        left.with_watermark(time, delay)
-            .key_by(|record| record.0.clone())
-            .interval_join(right.with_watermark(time, delay).key_by(|record| record.0.clone()))
-            .between(offset(-10), offset(10))
-            // A left record 1 matches the last right record only, the others would match all.
-            .condition(|l, r| l.2 > 1 || r.2 == 200)
-            .left_semi(|l| l.2)
-            .sink(move |number: u64| seen.lock().unwrap().push(number));
-        for number in 2..10 {
-            left_input.push(("a".to_string(), 1000, 1)).unwrap();
-            left_input.push(("b".to_string(), 1000, number)).unwrap();
-        }
-        (100..=130).for_each(|n| right_input.push(("a".to_string(), 1000, n)).unwrap());
-        right_input.push(("a".to_string(), 1000, 200)).unwrap();
-        drop((left_input, right_input));
-        let config = Config { trigger: CONTINUOUS, ..Config::default() };
-        flow.simulate(config, seed).unwrap();
-        assert_eq!(*out.lock().unwrap(), [1; 8], "seed {seed}");
-    }
-}
-
 /// A left record that waits is compared with right ones as they arrive, and is gone after its first
 /// match.
 #[test]

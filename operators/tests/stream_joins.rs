@@ -853,18 +853,6 @@ fn an_outer_join_by_windows_emits_unmatched_rows_when_their_window_ends() {
     }
 }
 
-/// Spark has no windows in the condition of a join either.
-#[test]
-fn a_window_in_the_condition_of_a_join_is_refused() {
-    for window in ["window(l.t, '10 seconds')", "session_window(l.t, '10 seconds')"] {
-        let on = format!("{window} = {}", window.replace("l.t", "r.t"));
-        let sql = format!("SELECT l.v FROM l JOIN r ON l.k = r.k AND {on}");
-        let error = Setup::new(&sql, 0, BATCHES).session().sql(&sql).err().unwrap();
-        assert_eq!(error.condition, "UNSUPPORTED_EXPR_FOR_OPERATOR");
-        assert!(error.fix.contains("subquery"), "{error}");
-    }
-}
-
 #[test]
 fn joins_that_no_stream_can_answer_are_refused() {
     let condition = |sql: &str, mode: &'static str, delays: [Option<i64>; 2]| {

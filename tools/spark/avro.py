@@ -11,15 +11,10 @@ Spark's types say whether they can be, and Millstream's do not.
 """
 
 import json
-import pathlib
 import re
-import subprocess
-import sys
 
+import peers
 from pyspark.sql import SparkSession
-
-ARTIFACT = "org.apache.spark:spark-avro_2.13:4.2.0"
-FOLDER = pathlib.Path(__file__).resolve().parents[2] / "target" / "spark-avro"
 
 
 def quote(schema):
@@ -230,19 +225,11 @@ def expressions():
 
 
 def main():
-    jars = FOLDER / "jars"
-    if not list(jars.glob("*.jar")):
-        copy = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
-        subprocess.run(
-            ["mvn", "-B", "-q", copy, f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={jars}"],
-            check=True,
-            stdout=sys.stderr,
-        )
     spark = (
         SparkSession.builder.master("local[1]")
         .config("spark.ui.enabled", "false")
         .config("spark.sql.session.timeZone", "America/New_York")
-        .config("spark.jars", ",".join(map(str, jars.glob("*.jar"))))
+        .config("spark.jars", str(peers.jar("spark-avro")))
         .getOrCreate()
     )
     spark.sparkContext.setLogLevel("OFF")
@@ -262,7 +249,6 @@ def main():
             line.pop("type", None)
             line["error"] = condition
         print(json.dumps(line))
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Asks Apache Spark (local mode) and `millstream sql` for the same value."""
 
 import os
+import pathlib
 import re
 import subprocess
+import sys
 
+import pyspark
 from pyspark.sql import SparkSession
 
 SECONDS_A_QUERY = 20
@@ -13,6 +16,22 @@ TRANSCENDENTAL = re.compile(
     r"\b(a?sinh?|a?cosh?|a?tanh?|atan2|cot|csc|sec|exp|expm1|ln|log|log10|log1p|log2|pow|power"
     r"|cbrt|hypot)\("
 )
+
+
+def jar(module):
+    """The jar of a module that PySpark does not have, of its version, by Maven."""
+    version = pyspark.__version__
+    folder = pathlib.Path(__file__).resolve().parents[2] / "target" / "spark-jars"
+    path = folder / f"{module}_2.13-{version}.jar"
+    if not path.exists():
+        copy = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
+        artifact = f"org.apache.spark:{module}_2.13:{version}"
+        subprocess.run(
+            ["mvn", "-B", "-q", copy, f"-Dartifact={artifact}", f"-DoutputDirectory={folder}"],
+            check=True,
+            stdout=sys.stderr,
+        )
+    return path
 
 
 class Spark:

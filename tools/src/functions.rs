@@ -137,7 +137,7 @@ fn page() -> String {
     }
     page.push_str(
         "\n## Functions of Spark that are not here\n\n\
-         All other functions of Spark 4.2 are above, or are syntax or functions in FROM that [the\n\
+         All other functions of Spark 4.3 are above, or are syntax or functions in FROM that [the\n\
          reference](reference.md#language) describes: `between`, `case`, `cast`, `when`, `range`,\n\
          `collations` and `sql_keywords`.\n\n| functions | why |\n|---|---|\n",
     );

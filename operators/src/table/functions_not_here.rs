@@ -107,7 +107,11 @@ pub const NOT_HERE: &[NotHere] = &[
         reason: "a call of the type TIME is not a cast",
         instead: "Write CAST(x AS TIME)",
     },
-    NotHere { names: &["vector_avg", "vector_sum"], reason: "it is not built yet", instead: "" },
+    NotHere {
+        names: &["timestamp_nanos", "unix_nanos"],
+        reason: "a timestamp has microseconds",
+        instead: "`timestamp_micros` and `unix_micros` are here",
+    },
     NotHere {
         names: &["monotonically_increasing_id", "spark_partition_id"],
         reason: "rows are in no numbered partitions",

@@ -1,7 +1,7 @@
 //! Spark's data types, and schemas.
 
 use super::error::{Place, PlanError, PlanResult};
-use crate::table::datetime::time_of_day::TIME_DIGITS;
+use crate::table::datetime::time_of_day::{TIME_DIGITS, TIME_DIGITS_MAX};
 use crate::table::deep_recursion::on_stack;
 use crate::table::expr::type_rules::Rules;
 use crate::table::plan::limits::nested;
@@ -537,11 +537,11 @@ impl<'a> Ddl<'a> {
         if self.skip('(') {
             let written = self.word()?;
             digits = written.parse().unwrap_or(u8::MAX);
-            if digits > TIME_DIGITS {
+            if digits > TIME_DIGITS_MAX {
                 return Err(PlanError::new(
                     "UNSUPPORTED_TIME_PRECISION",
                     format!("TIME has no {written} fractional digits"),
-                    "Use 0 to 6",
+                    "Use 0 to 9",
                 ));
             }
             if !self.skip(')') {

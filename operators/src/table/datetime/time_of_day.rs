@@ -9,12 +9,14 @@ pub const SECOND_NS: i64 = 1_000_000_000;
 /// Nanoseconds per day. A time of day is less.
 pub const DAY_NS: i64 = 86_400 * SECOND_NS;
 const HOUR_US: i64 = 3600 * SECOND_US;
-/// The largest number of fractional digits of a TIME, and the default.
+/// The number of fractional digits of a TIME that is written without one.
 pub const TIME_DIGITS: u8 = 6;
+/// The largest number of fractional digits of a TIME.
+pub const TIME_DIGITS_MAX: u8 = 9;
 
 /// The nanoseconds of the last of so many fractional digits.
 pub fn digit_ns(digits: u8) -> i64 {
-    10i64.pow(u32::from(9 - digits.min(9)))
+    10i64.pow(u32::from(TIME_DIGITS_MAX - digits.min(TIME_DIGITS_MAX)))
 }
 
 /// The time of day of its fields; `None` if one is out of range.
@@ -25,8 +27,19 @@ pub fn time_of(hour: i64, minute: i64, nanos: i64) -> Option<i64> {
     is_time.then(|| (hour * 60 + minute) * 60 * SECOND_NS + nanos)
 }
 
-/// Parses `12:30`, `12:30:45`, `12:30:45.123456` or `01:30 PM`. Digits after the sixth of the
-/// fraction are dropped, as in Spark.
+/// A time without the digits of its fraction after the first `digits`.
+pub fn truncated(nanos: i64, digits: u8) -> i64 {
+    nanos - nanos % digit_ns(digits)
+}
+
+/// The number of digits of the fraction of a time that is written as text.
+pub fn fraction_digits(text: &str) -> usize {
+    let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
+    fraction.bytes().take_while(u8::is_ascii_digit).count()
+}
+
+/// Parses `12:30`, `12:30:45`, `12:30:45.123456789` or `01:30 PM`. Digits after the ninth of the
+/// fraction are dropped.
 pub fn parse_time(text: &str) -> Option<i64> {
     let text = trimmed(text);
     let (text, half) = match text.len().checked_sub(2).and_then(|at| text.split_at_checked(at)) {
@@ -46,7 +59,13 @@ pub fn parse_time(text: &str) -> Option<i64> {
         Some(half) if (1..=12).contains(&hour) => hour % 12 + half,
         Some(_) => return None,
     };
-    rest.is_empty().then_some((hour * HOUR_US + within) * 1000)
+    // The microseconds have the first six digits.
+    let digit = |at: usize| {
+        let digit = text.split_once('.')?.1.as_bytes().get(at)?;
+        digit.is_ascii_digit().then(|| i64::from(digit - b'0'))
+    };
+    let nanos = (6..9).fold(0, |nanos, at| nanos * 10 + digit(at).unwrap_or(0));
+    rest.is_empty().then_some((hour * HOUR_US + within) * 1000 + nanos)
 }
 
 /// Writes a time of day, with the digits of its fraction that are not trailing zeros.
@@ -77,7 +96,8 @@ mod tests {
             ("1:2:3", "01:02:03"),
             (" T12:30:45.120 ", "12:30:45.12"),
             ("12:30:45.", "12:30:45"),
-            ("23:59:59.9999999", "23:59:59.999999"),
+            ("23:59:59.9999999999", "23:59:59.999999999"),
+            ("1:02:03.0000004 PM", "13:02:03.0000004"),
             ("12:30:45 AM", "00:30:45"),
             ("12:30:45 pm", "12:30:45"),
             ("1:05 PM", "13:05:00"),

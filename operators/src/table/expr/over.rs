@@ -139,7 +139,7 @@ impl Over {
             ranking @ ("rank" | "dense_rank" | "percent_rank") => {
                 (format!("{}()", ranking.to_uppercase()), rows.to_string())
             }
-            "row_number" | "ntile" => (self.call.to_string(), rows.to_string()),
+            "row_number" | "ntile" | "counter_diff" => (self.call.to_string(), rows.to_string()),
             shift @ ("lag" | "lead") => {
                 let arg = |at: usize, missing: &str| {
                     args.get(at).map_or(missing.to_string(), ToString::to_string)

@@ -2,6 +2,7 @@
 //! added.
 
 use super::bind::{is_random, used_repeatedly};
+use super::coercion::today_at;
 pub use super::coercion::{expect_type, unify, widest as common_type};
 use super::functions;
 use super::{Expr, Node, Resolved, call, lower};
@@ -339,16 +340,6 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
                 "Use it in the SELECT list, in HAVING, or in a subquery",
             ))
         }
-        // The clauses that may have time windows have replaced their calls before.
-        Expr::Call { name, .. } if matches!(&*lower(name), "window" | "session_window") => {
-            Err(PlanError::new(
-                "UNSUPPORTED_EXPR_FOR_OPERATOR",
-                format!(
-                    "the time window `{expr}` is used where a row has no window, such as in ON"
-                ),
-                "Give it a name in a subquery: SELECT window(time, …) AS w FROM …",
-            ))
-        }
         Expr::Call { name, args, distinct, filter, .. } => {
             if *distinct || filter.is_some() {
                 if let [Expr::UserAggregate(..)] = args.as_slice() {
@@ -548,6 +539,11 @@ pub fn cast(inner: Resolved, to: &DataType, lenient: bool) -> PlanResult<Resolve
         && let Some(word) = inner.literal_text().and_then(crate::table::datetime::special)
     {
         return functions::time_of_word(word, to);
+    }
+    if let (DataType::Time(_), DataType::Timestamp | DataType::TimestampNtz) =
+        (&inner.data_type, to)
+    {
+        return Ok(today_at(inner, to));
     }
     let ansi = Rules::current().ansi;
     let older = super::cast::is_allowed_without_ansi(&inner.data_type, to);

@@ -64,6 +64,12 @@ pub enum AggregateFunction {
     CollectList,
     /// `collect_set(x)`.
     CollectSet,
+    /// `collect_union(array)`.
+    CollectUnion,
+    /// `vector_sum(vector)`.
+    VectorSum,
+    /// `vector_avg(vector)`.
+    VectorAverage,
     /// `listagg(x[, separator])`.
     ListAgg,
     /// `approx_count_distinct(x[, relative deviation])`.
@@ -185,6 +191,7 @@ impl AggregateFunction {
                 | F::ApproxCountDistinct
                 | F::CollectList
                 | F::CollectSet
+                | F::CollectUnion
                 | F::RegressionCount
                 | F::BitmapConstruct
                 | F::BitmapOr
@@ -271,7 +278,13 @@ pub fn resolve_call(
     // For these functions duplicates do not change the result.
     let set_like = matches!(
         function,
-        F::Min | F::Max | F::CollectSet | F::BoolAnd | F::BoolOr | F::ApproxCountDistinct
+        F::Min
+            | F::Max
+            | F::CollectSet
+            | F::CollectUnion
+            | F::BoolAnd
+            | F::BoolOr
+            | F::ApproxCountDistinct
     );
     let distinct = *distinct && !set_like;
     refuse_windows(args.iter().chain(keys.iter().map(|key| &key.expr)), filter.as_deref())?;

@@ -217,6 +217,23 @@ pub const NAMES: &[AggregateEntry] = &[
     )
     .usage("2.0.0", "collect_set(x) FROM VALUES (1), (1), (NULL) AS t(x)", "[1]"),
     entry(
+        "collect_union",
+        F::CollectUnion,
+        "collect_union(array): an array of the different elements that are not NULL",
+    )
+    .usage("4.3.0", "collect_union(x) FROM VALUES (array(1, 2)), (array(2)) AS t(x)", "[1, 2]"),
+    entry("vector_sum", F::VectorSum, "vector_sum(vector): the sum, element by element").usage(
+        "4.2.0",
+        "vector_sum(x) FROM VALUES (array(1.0F, 2.0F)), (array(3.0F, 4.0F)) AS t(x)",
+        "[4.0, 6.0]",
+    ),
+    entry("vector_avg", F::VectorAverage, "vector_avg(vector): the mean, element by element")
+        .usage(
+            "4.2.0",
+            "vector_avg(x) FROM VALUES (array(1.0F, 2.0F)), (array(3.0F, 4.0F)) AS t(x)",
+            "[2.0, 3.0]",
+        ),
+    entry(
         "listagg",
         F::ListAgg,
         "listagg(x[, separator])[ WITHIN GROUP (ORDER BY …)]: the values as one text, \

@@ -100,6 +100,25 @@ pub(super) fn typed(
             first_type
         }
         F::BitAnd | F::BitOr | F::BitXor => return call.bits(args),
+        F::VectorSum | F::VectorAverage => {
+            if first_type != T::Array(Box::new(T::Float)) {
+                return Err(call.wrong(&args[0], "A vector is an ARRAY<FLOAT>"));
+            }
+            first_type
+        }
+        F::CollectUnion => {
+            let T::Array(element) = &first_type else {
+                return Err(
+                    call.wrong(&args[0], "Use collect_set(x) for values that are no arrays")
+                );
+            };
+            if !element.is_orderable() && **element != T::Variant {
+                let mut error = call.wrong(&args[0], "Collect the maps' entries");
+                error.condition = "DATATYPE_MISMATCH.UNSUPPORTED_INPUT_TYPE".to_string();
+                return Err(error);
+            }
+            first_type
+        }
         F::CollectSet => {
             // Equal values of VARIANT have equal bytes.
             if !first_type.is_orderable() && first_type != T::Variant {
@@ -348,7 +367,14 @@ impl Call<'_> {
             T::YearMonthInterval(..) => T::YearMonthInterval(0, 1),
             T::String | T::Null => T::Double,
             t if t.is_numeric() => T::Double,
-            _ => return Err(self.wrong(&args[0], "Use a number or an interval")),
+            other => {
+                let mut error = self.wrong(&args[0], "Use a number or an interval");
+                // Spark casts a date to a TIME as if it could, and then refuses the cast.
+                if *other == T::Date {
+                    error.condition = "DATATYPE_MISMATCH.CAST_WITHOUT_SUGGESTION".to_string();
+                }
+                return Err(error);
+            }
         };
         args[0] = args[0].clone().coerce(&of_values);
         let has_several = matches!(args[1].data_type, T::Array(_));

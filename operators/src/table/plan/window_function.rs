@@ -55,6 +55,13 @@ pub enum WindowFunction {
         /// Whether rows with NULL do not count.
         ignores_nulls: bool,
     },
+    /// `counter_diff(x[, start])`.
+    CounterDifference {
+        /// The counter.
+        value: Resolved,
+        /// When the counter was 0.
+        start: Option<Resolved>,
+    },
     /// An aggregate over the frame.
     Aggregate(AggregateCall),
 }
@@ -80,6 +87,7 @@ impl WindowCall {
         let mut out: Vec<&Resolved> = match &self.function {
             F::Shifted { value, default, .. } => vec![value, default],
             F::Nth { value, .. } => vec![value],
+            F::CounterDifference { value, start } => start.iter().chain([value]).collect(),
             F::Aggregate(call) => call.args.iter().chain(&call.filter).collect(),
             _ => Vec::new(),
         };
@@ -142,6 +150,10 @@ impl Windows {
                 F::Nth { value, n, ignores_nulls } => {
                     F::Nth { value: change(value)?, n, ignores_nulls }
                 }
+                F::CounterDifference { value, start } => F::CounterDifference {
+                    value: change(value)?,
+                    start: start.map(&mut *change).transpose()?,
+                },
                 F::Aggregate(mut call) => {
                     let args = std::mem::take(&mut call.args).into_iter();
                     call.args = args.map(&mut *change).collect::<Result<_, E>>()?;
@@ -466,6 +478,7 @@ fn own_function(
         "ntile" => (0, 1),
         "lag" | "lead" => (1, 3),
         "nth_value" => (2, 2),
+        "counter_diff" => (1, 2),
         // As in Spark, these functions take any arguments and ignore them.
         "rank" | "dense_rank" | "percent_rank" => (0, usize::MAX),
         _ => (0, 0),
@@ -496,6 +509,7 @@ fn own_function(
             }
             (F::Tile(tiles), DataType::Int, false)
         }
+        "counter_diff" => counter_difference(args, &over.call)?,
         "nth_value" => {
             // NULL counts as 0.
             let n = coerced_constant(&args[1], &over.call)?.unwrap_or(0);
@@ -520,6 +534,29 @@ fn own_function(
             (F::Shifted { value, offset, default, ignores_nulls }, data_type, true)
         }
     })
+}
+
+fn counter_difference(
+    args: Vec<Resolved>,
+    call: &Expr,
+) -> PlanResult<(WindowFunction, DataType, bool)> {
+    let is_wrong = |arg: &Resolved, at: usize| match (&arg.data_type, at) {
+        (DataType::Null, _) => false,
+        (data_type, 0) => !data_type.is_numeric(),
+        (data_type, _) => !matches!(data_type, DataType::Timestamp | DataType::TimestampNtz),
+    };
+    if let Some((at, arg)) = args.iter().enumerate().find(|(at, arg)| is_wrong(arg, *at)) {
+        let wanted = if at == 0 { "a number" } else { "a timestamp" };
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+            format!("`{arg}` in `{call}` is {}, but must be {wanted}", arg.data_type),
+            "Cast it",
+        ));
+    }
+    let mut args = args.into_iter();
+    let Some(value) = args.next() else { unreachable!("they were counted") };
+    let data_type = value.data_type.clone();
+    Ok((F::CounterDifference { value, start: args.next() }, data_type, true))
 }
 
 fn out_of_range(call: &Expr, fix: &str) -> PlanError {

@@ -87,6 +87,16 @@ pub const WINDOW_FUNCTIONS: &[WindowEntry] = &[
         ),
     },
     WindowEntry {
+        name: "counter_diff",
+        help: "counter_diff(x[, start]) OVER (… ORDER BY …): the increase of a counter since the \
+               row before; NULL if it was reset",
+        usage: usage(
+            "4.3.0",
+            "x, counter_diff(x) OVER (ORDER BY t) FROM VALUES (1, 5), (2, 7), (3, 1) AS t(t, x)",
+            "5, NULL\n7, 2\n1, NULL",
+        ),
+    },
+    WindowEntry {
         name: "nth_value",
         help: "nth_value(x, n) OVER (… ORDER BY …): the value of the n-th row of the frame",
         usage: usage(

@@ -41,7 +41,6 @@ pub struct Registered {
 }
 
 /// Why the registry gave no schema.
-#[cfg_attr(not(feature = "schema-registry"), expect(dead_code, reason = "the client makes them"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The registry has no such schema. A record that names it is bad.

@@ -15,10 +15,10 @@ use sqlparser::ast::{
     self, FunctionArg, FunctionArgumentList, FunctionArguments, Ident, ObjectName, TableAlias,
 };
 
-/// The keywords of Spark 4.2. None is reserved, unless ANSI mode enforces it, as in Spark.
+/// The keywords of Spark 4.3. None is reserved, unless ANSI mode enforces it, as in Spark.
 const KEYWORDS: &str = include_str!("keywords.txt");
 
-/// The keywords of Spark 4.2, in upper case.
+/// The keywords of Spark 4.3, in upper case.
 pub fn keywords() -> impl Iterator<Item = &'static str> {
     KEYWORDS.split_whitespace()
 }

@@ -13,10 +13,12 @@
 //! is read as null or as missing.
 
 mod builder;
+mod change;
 mod path;
 mod schema;
 
 pub use builder::{BuildError, Builder};
+pub use change::{Change, ChangeError};
 pub use path::{InvalidPath, Path};
 pub use schema::{Shape, merge_types, type_of};
 

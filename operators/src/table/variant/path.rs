@@ -31,6 +31,11 @@ impl Path {
         Ok(Self(steps))
     }
 
+    /// Whether the path leads to the whole value.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn steps(&self) -> &[Step] {
         &self.0
     }

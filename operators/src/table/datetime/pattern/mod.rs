@@ -94,7 +94,7 @@ impl Pattern {
     /// Parses a time of day to nanoseconds since midnight. The error tells why the text could not be
     /// parsed.
     pub(crate) fn read_time(&self, text: &str) -> Result<i64, Unread> {
-        Ok(self.read_timestamp_ntz(text)?.rem_euclid(crate::table::datetime::DAY_US) * 1000)
+        Ok(read::read(&self.0, text).ok_or(Unread::NoMatch)?.time_ns())
     }
 
     /// Parses a date to days since 1970. A zone in the text has no effect.
@@ -121,7 +121,7 @@ impl Pattern {
 
     /// Formats a time of day, in nanoseconds since midnight.
     pub fn time_text(&self, nanos: i64, out: &mut dyn Write) {
-        write::write(&self.0, &write::Moment::new(nanos / 1000, Tz::UTC), out);
+        write::write(&self.0, &write::Moment::of_time(nanos), out);
     }
 
     /// Formats a date, in days since 1970. `zone` only gives the names of the zone; an offset is 0.

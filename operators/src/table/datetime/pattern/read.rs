@@ -39,6 +39,8 @@ impl Fields {
 pub(super) struct Parsed {
     days: i64,
     micros: i64,
+    /// The nanoseconds that the time has in addition to its microseconds.
+    nanos: i64,
     zone: Option<Tz>,
 }
 
@@ -49,6 +51,11 @@ impl Parsed {
 
     pub fn zone(&self) -> Option<Tz> {
         self.zone
+    }
+
+    /// The time of day in nanoseconds since midnight.
+    pub fn time_ns(&self) -> i64 {
+        self.micros * 1000 + self.nanos
     }
 
     /// Microseconds since 1970. The parsed time is local to `zone`, and the result is in UTC;
@@ -288,18 +295,18 @@ fn zone<'t>(text: &'t str, names: Option<bool>, fields: &mut Fields) -> Option<&
 }
 
 fn resolved(mut fields: Fields) -> Option<Parsed> {
-    let micros = time(&mut fields)?;
+    let (micros, nanos) = time(&mut fields)?;
     let days = date(&mut fields)?;
     let offset = match fields.get(Field::Offset) {
         Some(offset_s) => Some(Tz::fixed(i32::try_from(offset_s).ok()?)?),
         None => None,
     };
-    Some(Parsed { days, micros, zone: fields.zone.or(offset) })
+    Some(Parsed { days, micros, nanos, zone: fields.zone.or(offset) })
 }
 
-/// Computes the time of day from its fields, in microseconds. `None` if the fields contradict each
+/// Computes the time of day from its fields: microseconds, and further nanoseconds. `None` if the fields contradict each
 /// other, or if one is out of range.
-fn time(fields: &mut Fields) -> Option<i64> {
+fn time(fields: &mut Fields) -> Option<(i64, i64)> {
     let within = |value: Option<i64>, range: std::ops::RangeInclusive<i64>| match value {
         Some(value) => range.contains(&value).then_some(Some(value)),
         None => Some(None),
@@ -333,7 +340,8 @@ fn time(fields: &mut Fields) -> Option<i64> {
     }
     let hour = hour.or(half_hour).unwrap_or(if half == Some(1) { 12 } else { 0 });
     let seconds = (hour * 60 + minute.unwrap_or(0)) * 60 + second.unwrap_or(0);
-    Some(seconds * SECOND_US + nano.unwrap_or(0) / 1000)
+    let nano = nano.unwrap_or(0);
+    Some((seconds * SECOND_US + nano / 1000, nano % 1000))
 }
 
 /// Computes the day from the date fields, in days since 1970. A missing field has its value on

@@ -36,6 +36,8 @@ pub(super) struct Moment {
     date: Date,
     /// The local time of day, in microseconds.
     time: i64,
+    /// The nanoseconds that the time has in addition to its microseconds.
+    nanos: i64,
 }
 
 impl Moment {
@@ -45,13 +47,18 @@ impl Moment {
         let seconds = utc_us.div_euclid(SECOND_US) + offset_s;
         let days = seconds.div_euclid(86_400);
         let time = seconds.rem_euclid(86_400) * SECOND_US + utc_us.rem_euclid(SECOND_US);
-        Self { utc_us, zone, offset_s, days, date: Date::of_days(days), time }
+        Self { utc_us, zone, offset_s, days, date: Date::of_days(days), time, nanos: 0 }
+    }
+
+    /// A time of day in nanoseconds since midnight, on 1970-01-01.
+    pub fn of_time(nanos: i64) -> Self {
+        Self { nanos: nanos % 1000, ..Self::new(nanos / 1000, Tz::UTC) }
     }
 
     /// The start of a day, in local time. `days` counts from 1970.
     pub fn of_days(days: i64, zone: Tz) -> Self {
         let utc_us = days.saturating_mul(DAY_US);
-        Self { utc_us, zone, offset_s: 0, days, date: Date::of_days(days), time: 0 }
+        Self { utc_us, zone, offset_s: 0, days, date: Date::of_days(days), time: 0, nanos: 0 }
     }
 
     fn field(&self, field: Field) -> i64 {
@@ -72,7 +79,7 @@ impl Moment {
             Field::ClockHourOfAmPm => (hour + 11) % 12 + 1,
             Field::Minute => self.time / (60 * SECOND_US) % 60,
             Field::Second => self.time / SECOND_US % 60,
-            Field::Nano => self.time % SECOND_US * 1000,
+            Field::Nano => self.time % SECOND_US * 1000 + self.nanos,
             Field::Offset => self.offset_s,
             Field::Quarter => self.date.quarter(),
             Field::Weekday => self.date.weekday(),

@@ -36,6 +36,7 @@ pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
             true
         }
         (T::Date | T::Timestamp, T::TimestampNtz) => true,
+        (T::Timestamp | T::TimestampNtz, T::Time(_)) => true,
         (T::Timestamp, to) if to.is_numeric() => true,
         (from, T::Timestamp) if from.is_numeric() => true,
         (from, to) => from.is_numeric() && to.is_numeric(),

@@ -1,7 +1,7 @@
 //! Casts from STRING.
 
 use super::ansi::{OnError, invalid, soften};
-use crate::table::datetime::time_of_day::parse_time;
+use crate::table::datetime::time_of_day::{parse_time, truncated};
 use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp, trimmed};
 use crate::table::expr::compile::BytesFn;
 use crate::table::expr::compile::{Compiled, Eval, bool_fn, decimal_fn, double_fn, long_fn, text};
@@ -54,7 +54,7 @@ fn parse_long(value: &str, to: &DataType, zone: Tz, fraction: Fraction) -> Eval<
         DataType::Date => parse_date(value),
         DataType::Timestamp => parse_timestamp(value, Some(zone)),
         DataType::TimestampNtz => parse_timestamp(value, None),
-        DataType::Time(_) => parse_time(value),
+        DataType::Time(digits) => parse_time(value).map(|time| truncated(time, *digits)),
         to if to.is_interval() => interval::parse_shown(value, to),
         _ => number::integer(value, to, fraction),
     };

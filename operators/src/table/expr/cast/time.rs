@@ -2,7 +2,7 @@
 
 use super::ansi::{OnError, invalid, overflow, soften};
 use super::numeric::TWO_63;
-use crate::table::datetime::time_of_day::{SECOND_NS, digit_ns};
+use crate::table::datetime::time_of_day::{SECOND_NS, truncated};
 use crate::table::datetime::{DAY_US, SECOND_US, Tz, interval, to_local, to_utc};
 use crate::table::expr::compile::{Compiled, Eval, failed, long_fn};
 use crate::table::text::java_double::double_text;
@@ -29,7 +29,11 @@ pub(super) fn long_to_long(value: i64, from: &DataType, to: &DataType, zone: Tz)
         (T::Timestamp, to) if to.is_integral() => {
             return long_to_long(value.div_euclid(SECOND_US), &T::Long, to, zone);
         }
-        (T::Time(_), T::Time(digits)) => value - value % digit_ns(*digits),
+        (T::Time(_), T::Time(digits)) => truncated(value, *digits),
+        (T::Timestamp, T::Time(digits)) => {
+            truncated(to_local(value, zone).rem_euclid(DAY_US) * 1000, *digits)
+        }
+        (T::TimestampNtz, T::Time(digits)) => truncated(value.rem_euclid(DAY_US) * 1000, *digits),
         (T::Time(_), to) if to.is_integral() => {
             return long_to_long(value / SECOND_NS, &T::Long, to, zone);
         }

@@ -11,7 +11,7 @@ mod accepts;
 pub mod operands;
 pub mod signatures;
 
-use super::Resolved;
+use super::{Node, Resolved};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::type_rules::Rules;
 use crate::table::types::{DataType, Field};
@@ -44,6 +44,7 @@ fn simple(a: &DataType, b: &DataType) -> Option<DataType> {
             T::Timestamp
         }
         (T::Date, T::TimestampNtz) | (T::TimestampNtz, T::Date) => T::TimestampNtz,
+        (T::Time(a), T::Time(b)) => T::Time(*a.max(b)),
         (T::DayTimeInterval(a, b), T::DayTimeInterval(c, d)) => {
             T::DayTimeInterval(*a.min(c), *b.max(d))
         }
@@ -266,15 +267,27 @@ pub fn check_order(what: &str, arg: &Resolved) -> PlanResult<()> {
     ))
 }
 
+/// A TIME as a timestamp: that time of the current day.
+pub fn today_at(time: Resolved, to: &DataType) -> Resolved {
+    let node = Node::Call("current_timestamp", Vec::new());
+    let now = Resolved { node, data_type: T::Timestamp, nullable: false };
+    let nullable = time.nullable;
+    let node = Node::Call("datetime_make_timestamp", vec![now.coerce(&T::Date), time]);
+    Resolved { node, data_type: to.clone(), nullable }
+}
+
 /// Casts an argument to the type that a function needs. Fails with Spark's error if the implicit
 /// cast does not exist.
 pub fn expect_type(arg: Resolved, to: &DataType, what: &str) -> PlanResult<Resolved> {
     if let Some(to) = accepts::to_type(&arg.data_type, to) {
         return Ok(arg.coerce(&to));
     }
-    // Spark casts a TIME to a timestamp as if it could, and then refuses the cast.
+    if let (T::Time(_), T::Timestamp) = (&arg.data_type, to) {
+        return Ok(today_at(arg, to));
+    }
+    // Spark casts a TIME to a date as if it could, and then refuses the cast.
     let condition = match (&arg.data_type, to) {
-        (T::Time(_), T::Timestamp) => "DATATYPE_MISMATCH.CAST_WITHOUT_SUGGESTION",
+        (T::Time(_), T::Date) => "DATATYPE_MISMATCH.CAST_WITHOUT_SUGGESTION",
         _ => "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
     };
     Err(PlanError::new(

@@ -147,6 +147,11 @@ const OTHERS: &[(&str, &str, Usage)] = &[
         usage("4.1.0", "length(current_time(0))", "8"),
     ),
     (
+        "localtime",
+        "localtime([digits]): the same as `current_time`",
+        usage("4.3.0", "localtime() = current_time()", "true"),
+    ),
+    (
         "grouping",
         "grouping(key): 1 where a grouping set leaves the key out",
         usage(

@@ -41,6 +41,22 @@ pub(super) static FUNCTIONS: &[Function] = &[
     )
     .usage("1.5.0", "CAST(unbase64('TWlsbA==') AS STRING)", "Mill"),
     cells(
+        "to_base32",
+        "to_base32(bytes): as text",
+        (1, 1),
+        |n, a| typed(n, a, &[T::Binary], T::String),
+        |a, _, arena| Ok(Cell::Bytes(to_base32(a[0].bytes(), arena))),
+    )
+    .usage("4.3.0", "to_base32('Mill')", "JVUWY3A="),
+    cells(
+        "from_base32",
+        "from_base32(text): its bytes; what is no digit of base 32 is skipped",
+        (1, 1),
+        |n, a| typed(n, a, &[T::String], T::Binary),
+        |a, _, arena| Ok(Cell::Bytes(from_base32(a[0].bytes(), arena))),
+    )
+    .usage("4.3.0", "CAST(from_base32('JVUWY3A=') AS STRING)", "Mill"),
+    cells(
         "unhex",
         "unhex(text): the bytes of its hexadecimal digits",
         (1, 1),
@@ -218,6 +234,51 @@ fn digit(b: u8) -> Option<u32> {
         b'/' => 63,
         _ => return None,
     }))
+}
+
+const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+
+/// Encodes base 32: eight digits for five bytes, with padding.
+fn to_base32<'a>(bytes: &[u8], arena: &'a Bump) -> &'a [u8] {
+    let mut out = BumpVec::with_capacity_in(bytes.len().div_ceil(5) * 8, arena);
+    for group in bytes.chunks(5) {
+        let mut word = [0; 8];
+        word[3..3 + group.len()].copy_from_slice(group);
+        let word = u64::from_be_bytes(word);
+        let digits = (group.len() * 8).div_ceil(5);
+        out.extend((0..8).map(|at| match at < digits {
+            true => BASE32[(word >> (35 - 5 * at) & 31) as usize],
+            false => b'=',
+        }));
+    }
+    out.into_bump_slice()
+}
+
+/// Decodes base 32 in either case. What is no digit is skipped, and padding ends the text. As in
+/// Spark, a single digit at the end is a byte.
+fn from_base32<'a>(text: &[u8], arena: &'a Bump) -> &'a [u8] {
+    let mut out = BumpVec::with_capacity_in(text.len() / 8 * 5 + 5, arena);
+    let (mut word, mut digits) = (0u64, 0);
+    for byte in text.iter().take_while(|byte| **byte != b'=') {
+        let value = match byte.to_ascii_uppercase() {
+            letter @ b'A'..=b'Z' => letter - b'A',
+            digit @ b'2'..=b'7' => digit - b'2' + 26,
+            _ => continue,
+        };
+        word = word << 5 | u64::from(value);
+        digits += 1;
+        if digits == 8 {
+            out.extend_from_slice(&word.to_be_bytes()[3..]);
+            (word, digits) = (0, 0);
+        }
+    }
+    let (dropped_bits, bytes) = match digits {
+        0 => return out.into_bump_slice(),
+        1 => (2, 1),
+        more => (more * 5 % 8, more * 5 / 8),
+    };
+    out.extend_from_slice(&(word >> dropped_bits).to_be_bytes()[8 - bytes..]);
+    out.into_bump_slice()
 }
 
 /// Decodes base 64 like Java's MIME decoder. Characters that are not base 64 are skipped, padding

@@ -4,9 +4,10 @@ use super::registry::{Function, MANY, Typed, cells, made, nullable_cells, typed}
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::{Cell, elements, field};
-use crate::table::expr::compile::failed;
+use crate::table::expr::compile::{EvalError, failed};
 use crate::table::expr::functions::canonical_double;
 use crate::table::types::DataType;
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::Digest;
 
 use DataType as T;
@@ -81,6 +82,22 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "sha2('Millstream', 256)",
         "59784ac321a3155bfc3f01a27214e45509001e23db0828e0741999208303f220",
     ),
+    cells(
+        "hmac",
+        "hmac(key, bytes[, 'SHA-256']): the keyed hash; also SHA-1, SHA-224, SHA-384, SHA-512, MD5",
+        (2, 3),
+        |n, a| typed(n, a, &[T::Binary, T::Binary, T::String], T::Binary),
+        |a, _, arena| {
+            let algorithm = a.get(2).map_or("SHA-256", |algorithm| algorithm.text());
+            let hash = keyed_hash(algorithm, a[0].bytes(), a[1].bytes())?;
+            Ok(Cell::Bytes(arena.alloc_slice_copy(&hash)))
+        },
+    )
+    .usage(
+        "4.3.0",
+        "hex(hmac('key', 'Millstream', 'SHA-1'))",
+        "E09BA171367F2CEB1686AD1671CC08497544D6DC",
+    ),
     nullable_cells(
         "raise_error",
         "raise_error(message): fails with the message",
@@ -110,6 +127,36 @@ pub(super) static FUNCTIONS: &[Function] = &[
 /// Hashes one value with seed 42, the seed that Spark's sketches use.
 pub fn xxhash64(cell: Cell<'_>, data_type: &DataType) -> u64 {
     xx(cell, data_type, 42)
+}
+
+fn keyed_hash(algorithm: &str, key: &[u8], bytes: &[u8]) -> Result<Vec<u8>, Box<EvalError>> {
+    fn of<M: Mac + KeyInit>(key: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {
+        let mac = <M as KeyInit>::new_from_slice(key).ok()?;
+        Some(mac.chain_update(bytes).finalize().into_bytes().to_vec())
+    }
+    let hash = match algorithm.to_ascii_uppercase().replacen("SHA-", "SHA", 1).as_str() {
+        _ if key.is_empty() => None,
+        "MD5" => of::<Hmac<md5::Md5>>(key, bytes),
+        "SHA1" => of::<Hmac<sha1::Sha1>>(key, bytes),
+        "SHA224" => of::<Hmac<sha2::Sha224>>(key, bytes),
+        "SHA256" => of::<Hmac<sha2::Sha256>>(key, bytes),
+        "SHA384" => of::<Hmac<sha2::Sha384>>(key, bytes),
+        "SHA512" => of::<Hmac<sha2::Sha512>>(key, bytes),
+        _ => {
+            return failed(
+                "INVALID_PARAMETER_VALUE.HMAC_ALGORITHM",
+                format!("`hmac` has no algorithm '{algorithm}'"),
+                "Use SHA-1, SHA-224, SHA-256, SHA-384, SHA-512 or MD5",
+            );
+        }
+    };
+    hash.map_or_else(
+        || {
+            let condition = "INVALID_PARAMETER_VALUE.HMAC_CRYPTO_ERROR";
+            failed(condition, "the key of `hmac` is empty", "Use a key of at least one byte")
+        },
+        Ok,
+    )
 }
 
 fn hex(bytes: &[u8]) -> String {

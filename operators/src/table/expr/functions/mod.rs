@@ -47,6 +47,7 @@ mod to_char;
 mod url;
 mod value_index;
 mod variant;
+mod variant_change;
 mod vector;
 mod window;
 mod xpath;
@@ -87,7 +88,7 @@ use registry::{MANY, Typed};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-fn tables() -> [&'static [Function]; 37] {
+fn tables() -> [&'static [Function]; 38] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -125,6 +126,7 @@ fn tables() -> [&'static [Function]; 37] {
         collation::FUNCTIONS,
         vector::FUNCTIONS,
         variant::FUNCTIONS,
+        variant_change::FUNCTIONS,
         xpath::FUNCTIONS,
     ]
 }
@@ -188,7 +190,13 @@ pub fn check_name(name: &str) -> PlanResult<()> {
         || lower.strip_prefix("try_").is_some_and(|inner| operator_of(inner).is_some())
         || matches!(
             &*lower,
-            "current_time" | "extract" | "date_part" | "datepart" | "grouping" | "grouping_id"
+            "current_time"
+                | "localtime"
+                | "extract"
+                | "date_part"
+                | "datepart"
+                | "grouping"
+                | "grouping_id"
         );
     if known { Ok(()) } else { find(&lower).map(drop) }
 }
@@ -240,7 +248,7 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     if lower == "unix_timestamp" && args.is_empty() {
         return resolve(name, vec![resolve("current_timestamp", args)?]);
     }
-    if lower == "current_time" && args.len() <= 1 {
+    if matches!(&*lower, "current_time" | "localtime") && args.len() <= 1 {
         let now = super::resolve::cast(
             resolve("current_timestamp", Vec::new())?,
             &DataType::TimestampNtz,

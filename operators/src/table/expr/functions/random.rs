@@ -123,7 +123,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 let length = length(cx)?.unwrap_or(0);
                 let Ok(length) = usize::try_from(length) else {
                     return failed(
-                        "INVALID_PARAMETER_VALUE.LENGTH",
+                        "DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE",
                         format!("the length {length} of `randstr` is negative"),
                         "Use a length from 0",
                     );

@@ -20,6 +20,9 @@ const TEXT_BYTES_MAX: usize = 1 << 26;
 /// The largest set of characters that is scanned linearly; for larger ones an index is built.
 const FEW_CHARS: usize = 16;
 
+/// The most steps of `jaro_winkler_similarity`, which take a few seconds.
+const STEPS_MAX: usize = 1 << 31;
+
 pub(super) static FUNCTIONS: &[Function] = &[
     cells(
         "ascii",
@@ -195,6 +198,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
     )
     .usage("1.5.0", "levenshtein('kitten', 'sitting')", "3"),
     cells(
+        "jaro_winkler_similarity",
+        "jaro_winkler_similarity(a, b): from 0.0 to 1.0, which is for equal texts",
+        (2, 2),
+        |n, a| typed(n, a, &[T::String], T::Double),
+        |a, _, _| Ok(Cell::Double(jaro_winkler(a[0].text(), a[1].text())?)),
+    )
+    .usage("4.3.0", "jaro_winkler_similarity('ABC', 'XYZ')", "0.0"),
+    cells(
         "soundex",
         "soundex(s): how it sounds in English",
         (1, 1),
@@ -302,6 +313,21 @@ pub(super) static FUNCTIONS: &[Function] = &[
     )
     .usage("3.4.0", "url_decode('a+b%26c')", "a b&c"),
 ];
+
+fn jaro_winkler(a: &str, b: &str) -> Result<f64, Box<EvalError>> {
+    // As in Spark, a character is a unit of UTF-16.
+    let units = |text: &str| text.encode_utf16().collect::<Vec<_>>();
+    let (units_a, units_b) = (units(a), units(b));
+    let (chars_a, chars_b) = (units_a.len(), units_b.len());
+    if chars_a.saturating_mul(chars_b) > STEPS_MAX {
+        return failed(
+            "COLLECTION_SIZE_LIMIT_EXCEEDED",
+            format!("`jaro_winkler_similarity` of texts of {chars_a} and {chars_b} characters"),
+            "Compare shorter texts",
+        );
+    }
+    Ok(strsim::generic_jaro_winkler(&units_a, &units_b))
+}
 
 pub(super) fn bounded(bytes: usize) -> Result<(), Box<EvalError>> {
     if bytes <= TEXT_BYTES_MAX {

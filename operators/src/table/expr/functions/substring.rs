@@ -56,10 +56,21 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .usage("3.0.0", "overlay('Millstream', 'XX', 2)", "MXXlstream"),
     cells(
         "instr",
-        "instr(s, part): its first position, from 1; 0 if there is none",
-        (2, 2),
-        |n, a| typed(n, a, &[T::String], T::Int),
-        |a, _, _| Ok(Cell::Long(locate(a[1].bytes(), a[0].bytes(), 1))),
+        "instr(s, part[, from[, nth]]): its position, from 1; 0 if there is none; backwards if `from` is negative",
+        (2, 4),
+        |n, a| typed(n, a, &[T::String, T::String, T::Int, T::Int], T::Int),
+        |a, _, _| {
+            let number = |index: usize| a.get(index).map_or(1, |number| number.long());
+            let (from, nth) = (number(2), number(3));
+            if nth < 1 {
+                return failed(
+                    "INVALID_PARAMETER_VALUE.OCCURRENCE",
+                    format!("`instr` has no occurrence {nth}"),
+                    "Occurrences are counted from 1",
+                );
+            }
+            Ok(Cell::Long(position(a[1].bytes(), a[0].bytes(), from, nth)))
+        },
     )
     .usage("1.5.0", "instr('Millstream', 'st')", "5"),
     called(
@@ -157,6 +168,38 @@ fn locate(part: &[u8], text: &[u8], from: i64) -> i64 {
         Some(at) => utf8::count(&text[..begin + at]) as i64 + 1,
         None => 0,
     }
+}
+
+/// The position of an occurrence of `part`, counted from 1; 0 if there is none. A negative `from`
+/// counts from the end, and the search goes backwards. Occurrences may overlap.
+fn position(part: &[u8], text: &[u8], from: i64, nth: i64) -> i64 {
+    if from > 0 && nth == 1 || part.is_empty() {
+        return if part.is_empty() { 1 } else { locate(part, text, from) };
+    }
+    let at = if from > 0 {
+        let finder = memmem::Finder::new(part);
+        let mut begin = utf8::offset(text, from as usize - 1);
+        (1..=nth).try_fold(0, |_, _| {
+            let at = begin + finder.find(text.get(begin..)?)?;
+            begin = at + 1;
+            Some(at)
+        })
+    } else {
+        let chars = utf8::count(text) as i64;
+        let finder = memmem::FinderRev::new(part);
+        let last = chars.checked_add(from).filter(|last| from != 0 && *last >= 0);
+        last.and_then(|last| {
+            // The last occurrence begins here or earlier.
+            let begin = utf8::offset(text, last as usize);
+            let mut end = (begin + part.len()).min(text.len());
+            (1..=nth).try_fold(0, |_, _| {
+                let at = finder.rfind(text.get(..end)?)?;
+                end = (at + part.len()).checked_sub(1)?;
+                Some(at)
+            })
+        })
+    };
+    at.map_or(0, |at| utf8::count(&text[..at]) as i64 + 1)
 }
 
 /// Computes `substring_index`. Each search starts one byte after the start of the previous match,

@@ -127,7 +127,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
 ];
 
 /// Casts an untyped NULL to the only type that the function takes. Any other type is refused.
-fn only(name: &str, args: Vec<Resolved>, to: &DataType) -> PlanResult<Vec<Resolved>> {
+pub(super) fn only(name: &str, args: Vec<Resolved>, to: &DataType) -> PlanResult<Vec<Resolved>> {
     match args.iter().find(|arg| arg.data_type != *to && arg.data_type != T::Null) {
         Some(arg) => Err(unexpected(name, &format!("a {to}"), arg)),
         None => Ok(args.into_iter().map(|arg| arg.coerce(to)).collect()),

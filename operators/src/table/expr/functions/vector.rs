@@ -1,6 +1,6 @@
 //! Functions on vectors, which are arrays of FLOAT: products, distances and norms.
 //!
-//! Sums are those of Spark to the bit: of FLOATs, in blocks of [`BLOCK`] terms. A vector with a NULL
+//! As in Spark, sums are of DOUBLEs and results are FLOATs. A vector with a NULL
 //! has no product, distance or norm; the result is NULL.
 
 use super::registry::{Function, Typed, cells, unexpected};
@@ -22,7 +22,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "vector_inner_product(a, b): the sum of the products of their elements",
         (2, 2),
         two_vectors,
-        |a, call, arena| of_pair(call.name, a, arena, |a, b| Some(dot(a, b))),
+        |a, call, arena| of_pair(call.name, a, arena, |a, b| Some(dot(a, b) as f32)),
     )
     .usage("4.2.0", "vector_inner_product(array(1.0F, 2.0F), array(3.0F, 4.0F))", "11.0"),
     cells(
@@ -40,8 +40,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         two_vectors,
         |a, call, arena| {
             of_pair(call.name, a, arena, |a, b| {
-                let squares = a.iter().zip(b).map(|(x, y)| (x - y) * (x - y));
-                Some(sum(squares).sqrt())
+                let differences = a.iter().zip(b).map(|(x, y)| f64::from(*x) - f64::from(*y));
+                Some(sum(differences.map(|difference| difference * difference)).sqrt() as f32)
             })
         },
     )
@@ -53,7 +53,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| with_degree(n, a, T::Float),
         |a, call, arena| {
             let degree = degree_of(call.name, a[1])?;
-            let norm = floats(a[0], arena).map(|vector| norm(vector, degree));
+            let norm = floats(a[0], arena).map(|vector| norm(vector, degree) as f32);
             Ok(norm.map_or(Cell::Null, float))
         },
     )
@@ -70,9 +70,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
     )
     .usage("4.2.0", "vector_normalize(array(3.0F, 4.0F))", "[0.6, 0.8]"),
 ];
-
-/// Number of terms whose sum is added to the total at once.
-const BLOCK: usize = 8;
 
 /// The norm of a vector.
 #[derive(Clone, Copy)]
@@ -161,36 +158,26 @@ fn of_pair<'a>(
     Ok(eval(a, b).map_or(Cell::Null, float))
 }
 
-/// The sum of the terms. A whole block is summed before it is added to the total.
-fn sum(terms: impl Iterator<Item = f32>) -> f32 {
-    let (mut total, mut block, mut filled) = (0.0, [0.0f32; BLOCK], 0);
-    for term in terms {
-        block[filled] = term;
-        filled += 1;
-        if filled == BLOCK {
-            total += block[1..].iter().fold(block[0], |sum, term| sum + term);
-            filled = 0;
-        }
-    }
-    block[..filled].iter().fold(total, |sum, term| sum + term)
+fn sum(terms: impl Iterator<Item = f64>) -> f64 {
+    terms.fold(0.0, |sum, term| sum + term)
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    sum(a.iter().zip(b).map(|(x, y)| x * y))
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    sum(a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)))
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> Option<f32> {
     let length = (dot(a, a) * dot(b, b)).sqrt();
-    (length != 0.0).then(|| dot(a, b) / length)
+    (length != 0.0).then(|| (dot(a, b) / length) as f32)
 }
 
-fn norm(vector: &[f32], degree: Degree) -> f32 {
+fn norm(vector: &[f32], degree: Degree) -> f64 {
+    let sizes = vector.iter().map(|x| f64::from(x.abs()));
     match degree {
-        Degree::One => sum(vector.iter().map(|x| x.abs())),
+        Degree::One => sum(sizes),
         Degree::Two => dot(vector, vector).sqrt(),
-        // A NaN is not larger than any number, so it is passed over.
         Degree::Infinity => {
-            vector.iter().map(|x| x.abs()).fold(0.0, |max, x| if x > max { x } else { max })
+            sizes.fold(0.0, |max, x| if max.is_nan() || x <= max { max } else { x })
         }
     }
 }
@@ -202,6 +189,9 @@ fn normalized<'a>(vector: &[f32], degree: Degree, arena: &'a Bump) -> Cell<'a> {
     }
     let mut out = BumpVec::new_in(arena);
     let mut writer = RowWriter::array(&mut out, vector.len());
-    vector.iter().enumerate().for_each(|(i, x)| float(x / norm).put(&mut writer, i));
+    vector
+        .iter()
+        .enumerate()
+        .for_each(|(i, x)| float((f64::from(*x) / norm) as f32).put(&mut writer, i));
     Cell::Bytes(out.into_bump_slice())
 }

@@ -57,6 +57,7 @@ impl Accumulator {
             Self::Counts(_) => "counts",
             Self::Histogram(_) => "histogram",
             Self::Shape(_) => "type of VARIANT",
+            Self::Vector(_) => "vector",
             Self::Top(_) => "top",
             Self::User(..) => "user",
             Self::Once(_) => "once",
@@ -76,6 +77,7 @@ impl Accumulator {
             "counts" => Self::Counts(Box::new(ValueCounts::new(&DataType::Long))),
             "histogram" => Self::Histogram(Box::new(Histogram::new(2))),
             "type of VARIANT" => Self::Shape(Box::default()),
+            "vector" => Self::Vector(Box::default()),
             "top" => Self::Top(Box::default()),
             "count" => Self::Count(0),
             "sum long" => Self::SumLong(None),
@@ -116,6 +118,7 @@ impl Accumulator {
             Self::Counts(counts) => format!("{} values", counts.total()),
             Self::Histogram(histogram) => format!("{} bins", histogram.bins().len()),
             Self::Shape(shape) => shape.text(),
+            Self::Vector(mean) => format!("{:?}", mean.elements().unwrap_or_default()),
             Self::Top(top) => format!("{} values", top.len()),
             Self::User(state, _) => format!("{state:?}"),
             Self::Once(once) => once.1.show(),
@@ -158,6 +161,7 @@ impl Accumulator {
             Self::Counts(counts) => counts.encode(out),
             Self::Histogram(histogram) => histogram.encode(out),
             Self::Shape(shape) => shape.encode(out),
+            Self::Vector(mean) => mean.encode(out),
             Self::Top(top) => top.encode(out),
             Self::User(state, _) => {
                 let row = encode(state);
@@ -220,6 +224,7 @@ impl Accumulator {
             Self::Counts(counts) => counts.decode(bytes)?,
             Self::Histogram(histogram) => histogram.decode(bytes)?,
             Self::Shape(shape) => shape.decode(bytes)?,
+            Self::Vector(mean) => mean.decode(bytes)?,
             Self::Top(top) => top.decode(bytes)?,
             Self::User(state, function) => {
                 let length = u32::from_le_bytes(take(bytes)?) as usize;

@@ -8,6 +8,7 @@ use super::percentile::QuantileSummary;
 use super::sketched::{collected, range, sketched};
 use super::update::{add_rarer, interval_overflow, too_many_counts, too_many_values};
 use super::value_counts::ValueCounts;
+use super::vector_mean::VectorResult;
 use super::{Accumulator, Wide};
 use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::cell::{field, order};
@@ -78,6 +79,10 @@ pub(super) enum Input {
     Histogram(CellFn, usize),
     /// The types of VARIANT values.
     Shape(CellFn),
+    /// For `vector_sum` and `vector_avg`.
+    Vector(CellFn, VectorResult),
+    /// For `collect_union`: arrays, with the type of their elements.
+    Union(CellFn, DataType),
     /// The values, with their frequencies if they have one.
     Counts(CellFn, Option<LongFn>),
     /// For `min_by` and `max_by` of several values.
@@ -113,7 +118,9 @@ impl Input {
         let second = call.args.get(1).map_or(DataType::Null, |arg| arg.data_type.clone());
         // Equal values must have equal bytes in a set and in counts of values.
         let arg = |arg: &Resolved| match call.function {
-            F::CollectSet | F::ApproxCountDistinct => compile(&as_grouping_key(arg.clone())),
+            F::CollectSet | F::CollectUnion | F::ApproxCountDistinct => {
+                compile(&as_grouping_key(arg.clone()))
+            }
             F::Mode => compile(&canonicalized(arg.clone())),
             _ => compile(arg),
         };
@@ -200,6 +207,10 @@ impl Input {
             (F::CollectList | F::ListAgg, Some(arg), _) => {
                 Input::Values(arg.cells(), Collection::List)
             }
+            (F::CollectUnion, Some(arg), _) => match from {
+                DataType::Array(element) => Input::Union(arg.cells(), *element),
+                _ => Input::CountAll,
+            },
             (F::CollectSet, Some(arg), _) => Input::Values(arg.cells(), Collection::Set),
             (F::ApproxCountDistinct, Some(arg), _) => {
                 let deviation = call.constant(1).unwrap_or(0.05);
@@ -321,6 +332,10 @@ impl Function {
             Input::TrySum(..) => Accumulator::SumDecimal(None),
             Input::AvgInterval(..) => Accumulator::AvgDecimal(Wide(0), 0),
             Input::Shape(_) => Accumulator::Shape(Box::default()),
+            Input::Vector(..) => Accumulator::Vector(Box::default()),
+            Input::Union(_, element) => {
+                Accumulator::Values(Box::new(Values::new(Collection::Set, element.clone())))
+            }
             Input::Bitmap(..) | Input::CountMin { .. } => Accumulator::Bytes(None),
             Input::Histogram(_, most) => Accumulator::Histogram(Box::new(Histogram::new(*most))),
             Input::Counts(..) => Accumulator::Counts(Box::new(ValueCounts::new(&self.from))),
@@ -503,6 +518,11 @@ impl Function {
                 (_, a) => *a = Some(b.clone()),
             },
             (A::Shape(a), A::Shape(b)) => a.merge(b)?,
+            (A::Vector(a), A::Vector(b)) => {
+                if let Input::Vector(_, result) = &self.input {
+                    a.merge(b, *result)?;
+                }
+            }
             (A::Held(a), A::Held(Some(b))) => self.merge_held(a, b),
             (A::Once(a), A::Once(b)) => self.merge_distinct(a, &b.0)?,
             // The later accumulator has no value.

@@ -17,6 +17,7 @@ mod top_rows;
 mod update;
 mod value_counts;
 mod variant_shape;
+mod vector_mean;
 mod write;
 
 use crate::table::expr::user_function::UserAggregate;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use top_rows::TopRows;
 use value_counts::ValueCounts;
 use variant_shape::VariantShape;
+use vector_mean::VectorMean;
 pub(in crate::table) use write::value_of_no_rows;
 
 /// The unscaled value of a decimal, aligned to 8 bytes so that an accumulator takes 32 bytes. With
@@ -75,6 +77,8 @@ pub(super) enum Accumulator {
     Histogram(Box<Histogram>),
     /// For `schema_of_variant_agg`: the common type of the values.
     Shape(Box<VariantShape>),
+    /// For `vector_sum` and `vector_avg`.
+    Vector(Box<VectorMean>),
     /// For `min_by` and `max_by` of several values.
     Top(Box<TopRows>),
     /// The state of a user-defined aggregate, with its function.
@@ -101,6 +105,7 @@ impl Accumulator {
             Self::Counts(counts) => size_of::<ValueCounts>() + counts.heap_bytes(),
             Self::Histogram(histogram) => size_of::<Histogram>() + histogram.heap_bytes(),
             Self::Shape(shape) => size_of::<VariantShape>() + shape.heap_bytes(),
+            Self::Vector(mean) => size_of::<VectorMean>() + mean.heap_bytes(),
             Self::Top(top) => size_of::<TopRows>() + top.heap_bytes(),
             Self::User(values, _) => {
                 size_of_val(&**values) + values.iter().map(own_bytes).sum::<usize>()

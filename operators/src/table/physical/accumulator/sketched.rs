@@ -2,6 +2,7 @@
 
 use super::bitmap::{Bitmap, CountMin};
 use super::function::Input;
+use super::vector_mean::VectorResult;
 use crate::table::expr::compile::Compiled;
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::aggregate_function::{AggregateCall, AggregateFunction as F};
@@ -44,6 +45,8 @@ pub(super) fn sketched(
         }
         F::Mode => Input::Counts(arg.cells(), None),
         F::SchemaOfVariant => Input::Shape(arg.cells()),
+        F::VectorSum => Input::Vector(arg.cells(), VectorResult::Sum),
+        F::VectorAverage => Input::Vector(arg.cells(), VectorResult::Mean),
         _ => Input::CountAll,
     }
 }

@@ -7,7 +7,7 @@ use super::collected_values::Collection;
 use super::function::{Function, Input, Quantifier};
 use super::value_counts::ValueCounts;
 use super::{Accumulator, Wide};
-use crate::table::expr::cell::{Cell, field, order};
+use crate::table::expr::cell::{Cell, elements, field, order};
 use crate::table::expr::compile::{CellFn, Cx, EvalError, LongFn, failed};
 use crate::table::expr::functions::xxhash64;
 use crate::table::row::RowWriter;
@@ -159,6 +159,28 @@ fn add_sketched(
                 held.add(type_of(Variant::new(cell.bytes())))?;
             }
         }
+        (Input::Vector(f, result), A::Vector(mean)) => {
+            let cell = f(cx)?;
+            if !cell.is_null() {
+                let elements = || elements(cell.array(), &DataType::Float);
+                // A vector with a NULL is passed over, as a NULL is.
+                if elements().all(|element| !element.is_null()) {
+                    let vector = elements().map(|element| element.double() as f32);
+                    mean.add(vector, elements().len(), *result)?;
+                }
+            }
+        }
+        (Input::Union(f, data_type), A::Values(values)) => {
+            let cell = f(cx)?;
+            if !cell.is_null() {
+                if !values.has_room(cell.bytes().len()) {
+                    return too_many_values(values.collection());
+                }
+                for element in elements(cell.array(), data_type).filter(|cell| !cell.is_null()) {
+                    values.add(element);
+                }
+            }
+        }
         (Input::Bitmap(f, bitmap), A::Bytes(held)) => add_bitmap(f, *bitmap, held, cx)?,
         (Input::CountMin { value, is_text, shape, empty }, A::Bytes(held)) => {
             let cell = value(cx)?;
@@ -308,7 +330,7 @@ pub(super) fn too_many_counts<T>() -> Result<T, Box<EvalError>> {
 #[cold]
 pub(super) fn too_many_values<T>(collection: Collection) -> Result<T, Box<EvalError>> {
     let function = match collection {
-        Collection::Set => "`collect_set`",
+        Collection::Set => "`collect_set` or `collect_union`",
         Collection::List => "`collect_list` or `listagg`",
     };
     failed(

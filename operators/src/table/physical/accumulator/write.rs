@@ -101,6 +101,14 @@ impl Function {
                     writer.bytes(index, &text);
                 }
             }
+            A::Vector(mean) => {
+                if let Some(elements) = mean.elements() {
+                    let mut out = Vec::new();
+                    let mut array = RowWriter::array(&mut out, elements.len());
+                    elements.iter().enumerate().for_each(|(at, x)| array.double(at, f64::from(*x)));
+                    writer.bytes(index, &out);
+                }
+            }
             A::Shape(shape) => writer.bytes(index, shape.text().as_bytes()),
             A::Values(values) => values.write(writer, index),
             A::Distinct(sketch) => writer.long(index, sketch.estimate() as i64),
@@ -256,7 +264,8 @@ impl Function {
         let value = match (numbers.as_slice(), descends) {
             ([a, b], _) if a == b => number(*a),
             ([a, b], false) | ([b, a], true) => {
-                (high - position) * number(*a) + (position - low) * number(*b)
+                let (a, b) = (number(*a), number(*b));
+                a + (b - a) * (position - low)
             }
             _ => return Value::Null,
         };

@@ -8,6 +8,7 @@
 //! a frame costs O(n) too, whatever the size of the frame ([`sliding`]); exceptions are functions
 //! with a growing accumulator, such as `collect_list`, which are computed anew for each frame.
 
+mod counter;
 mod frame;
 mod ranking;
 mod sliding;
@@ -61,6 +62,7 @@ enum Compute {
     Tile(i64),
     Shifted { value: Expression, offset: i64, default: Expression, ignores_nulls: bool },
     Nth { value: Expression, n: i64, ignores_nulls: bool },
+    CounterDifference { value: Expression, start: Option<Expression> },
     Aggregate { function: Box<Function>, merges: bool },
 }
 
@@ -124,6 +126,10 @@ impl WindowStage {
             WindowFunction::Nth { value, n, ignores_nulls } => {
                 Compute::Nth { value: expression(value), n: *n, ignores_nulls: *ignores_nulls }
             }
+            WindowFunction::CounterDifference { value, start } => Compute::CounterDifference {
+                value: expression(value),
+                start: start.as_ref().map(expression),
+            },
             WindowFunction::Aggregate(call) => {
                 let function = Function::new(call, width, semantics);
                 let merges = call.user.is_none() && !call.distinct && !function.grows();

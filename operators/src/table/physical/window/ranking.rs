@@ -1,5 +1,6 @@
 //! The results of window functions for the rows of a partition.
 
+use super::counter::differences;
 use super::frame::{Frames, Keys};
 use super::sliding::aggregates;
 use super::{Compute, Expression, HeldRow};
@@ -74,6 +75,9 @@ impl Compute {
                     scratch.reset();
                 }
                 results
+            }
+            Self::CounterDifference { value, start } => {
+                differences(value, start.as_ref(), rows, scratch)?
             }
             Self::Aggregate { function, merges } => {
                 aggregates(function, *merges, (rows, keys, frames), scratch)?

@@ -193,7 +193,7 @@ fn sort_order(key: &ast::OrderByExpr, hook: &Subqueries<'_>) -> PlanResult<SortO
 }
 
 /// Converts a name that the parser takes for a function without parentheses. `current_date`,
-/// `current_time` and `current_timestamp` become a column if the scope has a column of this name,
+/// `current_timestamp` and its like become a column if the scope has a column of this name,
 /// otherwise a call. Any other name is a column.
 fn without_parentheses(function: &ast::Function, name: String, here: Place) -> Expr {
     let idents = function.name.0.iter().filter_map(|part| part.as_ident().cloned());
@@ -206,7 +206,12 @@ fn without_parentheses(function: &ast::Function, name: String, here: Place) -> E
 fn is_called_alone(name: &str) -> bool {
     matches!(
         name,
-        "current_date" | "current_time" | "current_timestamp" | "current_user" | "session_user"
+        "current_date"
+            | "current_time"
+            | "current_timestamp"
+            | "current_user"
+            | "localtime"
+            | "session_user"
     )
 }
 

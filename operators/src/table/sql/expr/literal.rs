@@ -1,7 +1,9 @@
 //! Converts literals: numbers, texts, dates, timestamps and intervals.
 
 use super::data_type;
-use crate::table::datetime::time_of_day::parse_time;
+use crate::table::datetime::time_of_day::{
+    TIME_DIGITS, TIME_DIGITS_MAX, fraction_digits, parse_time,
+};
 use crate::table::datetime::{Tz, interval, names_zone, parse_date, parse_timestamp, special};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::Expr;
@@ -127,7 +129,7 @@ pub(super) fn datetime_literal(text: &str, to: DataType, here: Place) -> PlanRes
         }
         DataType::Timestamp => None,
         DataType::TimestampNtz => parse_timestamp(text, None),
-        DataType::Time(_) => parse_time(text),
+        DataType::Time(_) => return time_literal(text, here),
         _ => return Err(PlanError::not_yet(format_args!("a literal of type {to}")).at(here)),
     };
     match value {
@@ -139,6 +141,20 @@ pub(super) fn datetime_literal(text: &str, to: DataType, here: Place) -> PlanRes
         )
         .at(here)),
     }
+}
+
+/// Converts a literal of a TIME. Its type has as many digits as the literal, and at least six.
+fn time_literal(text: &str, here: Place) -> PlanResult<Expr> {
+    let digits = fraction_digits(text).max(usize::from(TIME_DIGITS));
+    let condition = match (parse_time(text), u8::try_from(digits)) {
+        (Some(value), Ok(digits)) if digits <= TIME_DIGITS_MAX => {
+            return Ok(Expr::Literal(Value::Long(value), DataType::Time(digits)));
+        }
+        (Some(_), _) => "INVALID_TIME_LITERAL_PRECISION",
+        (None, _) => "INVALID_TYPED_LITERAL",
+    };
+    let fix = "Write TIME '12:30:45.123': a time has at most nine fractional digits";
+    Err(PlanError::new(condition, format!("'{text}' is not a TIME"), fix).at(here))
 }
 
 /// Moves each sign before a quoted number into the quotes: `-'5' DAY` becomes `'-5' DAY`, and

@@ -17,12 +17,18 @@ const MASK: &[Parameter] = &[
     ("otherChar", Some(None)),
 ];
 
+const VARIANT_SET: &[Parameter] =
+    &[("v", None), ("path", None), ("val", None), ("create_if_missing", Some(Some("true")))];
+const VARIANT_STRIP_NULLS: &[Parameter] = &[("v", None), ("include_arrays", Some(Some("true")))];
+
 /// The parameters of a function; `None` if they have no names.
 fn parameters(function: &str) -> Option<&'static [Parameter]> {
     match function {
         "explode" | "explode_outer" | "posexplode" | "posexplode_outer" => Some(COLLECTION),
         "inline" | "inline_outer" | "variant_explode" | "variant_explode_outer" => Some(INPUT),
         "mask" => Some(MASK),
+        "variant_set" | "try_variant_set" => Some(VARIANT_SET),
+        "variant_strip_nulls" => Some(VARIANT_STRIP_NULLS),
         _ => None,
     }
 }

@@ -1,6 +1,6 @@
 //! Functions that parse and format timestamps by a pattern.
 
-use super::super::registry::{Call, Typed, typed_or_null};
+use super::super::registry::{Call, Typed, take, typed_or_null};
 use super::super::resolve;
 use crate::table::datetime::pattern::{Direction, PATTERN_FIX, Pattern, PatternError, Unread};
 use crate::table::datetime::{SECOND_US, Tz};
@@ -109,8 +109,9 @@ struct Prepared {
 
 impl Prepared {
     fn new(call: &Call, index: usize, written: Option<Compiled>, direction: Direction) -> Self {
-        let compile = match call.to {
-            DataType::Time(_) => Pattern::of_time,
+        let compile = match (&call.to, call.args.first().map(|arg| &arg.data_type)) {
+            (DataType::Time(_), _) => Pattern::of_time,
+            (_, Some(DataType::Time(_))) => time_writing,
             _ => Pattern::new,
         };
         let fixed = call.text(index).and_then(|text| compile(text, direction).ok());
@@ -145,6 +146,19 @@ impl Prepared {
                 ),
             },
         }
+    }
+}
+
+/// Compiles the pattern by which `date_format` formats a TIME.
+pub(super) fn time_writing(text: &str, direction: Direction) -> Result<Pattern, PatternError> {
+    let pattern = Pattern::of_time(text, direction);
+    match Pattern::new(text, direction) {
+        Err(_) => pattern,
+        // The pattern is valid, but not for a TIME.
+        Ok(_) => pattern.map_err(|error| PatternError {
+            condition: "INVALID_PARAMETER_VALUE.PATTERN",
+            ..error
+        }),
     }
 }
 
@@ -219,6 +233,22 @@ pub(super) fn parsed(
                 },
                 fix,
             ),
+        })
+    })
+}
+
+/// Compiles `date_format` of a TIME.
+pub(super) fn time_format(args: Vec<Compiled>, call: Call) -> Compiled {
+    let [at, pattern] = take(args);
+    let (at, pattern) = (at.long(), Prepared::new(&call, 1, Some(pattern), Direction::Write));
+    bytes_fn(move |cx| {
+        let Some(at) = at(cx)? else { return Ok(None) };
+        pattern.with(cx, |pattern| {
+            let mut out = BumpString::new_in(cx.arena);
+            if let Some(pattern) = pattern {
+                pattern.time_text(at, &mut out);
+            }
+            Ok(Some(out.into_bump_str().as_bytes()))
         })
     })
 }

@@ -3,14 +3,15 @@
 use super::{or_overflow, out_of_bounds, patterns, zone_of};
 use crate::table::datetime::pattern::{Direction, Pattern, Unread};
 use crate::table::datetime::time_of_day::{
-    DAY_NS, SECOND_NS, TIME_DIGITS, digit_ns, parse_time, time_of,
+    DAY_NS, SECOND_NS, TIME_DIGITS, TIME_DIGITS_MAX, digit_ns, parse_time, time_of, truncated,
 };
 use crate::table::datetime::{DAY_US, to_utc};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{EvalError, Semantics, constant, failed};
 use crate::table::expr::functions::registry::{
-    Function, Typed, any_nullable, called, cells, take, text_or_null, typed_or_null, unexpected,
+    Function, Typed, any_nullable, called, cells, expect, take, text_or_null, typed_or_null,
+    unexpected,
 };
 use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
@@ -41,10 +42,6 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         (1, 2),
         resolve_to_time,
         |args, call| {
-            if call.to == T::String {
-                let [null] = take(args);
-                return null;
-            }
             patterns::parsed(args, &call, |pattern, text, _| match pattern {
                 Some(pattern) => pattern.read_time(text),
                 None => parse_time(text).ok_or(Unread::NoMatch),
@@ -119,7 +116,7 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         "time_to_seconds(time): the seconds since midnight, with their fraction",
         (1, 1),
         |n, a| to_number(n, a, T::Decimal(14, 6)),
-        |a, _, _| Ok(Cell::Decimal(i128::from(a[0].long() / 1000))),
+        |a, _, _| Ok(Cell::Decimal(i128::from((a[0].long() + 500) / 1000))),
     )
     .usage("4.2.0", "time_to_seconds(time'12:30:45.5')", "45045.500000"),
     cells(
@@ -138,6 +135,9 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         |a, _, _| Ok(Cell::Long(a[0].long() / 1000)),
     )
     .usage("4.2.0", "time_to_micros(time'12:30:45.5')", "45045500000"),
+    called("datetime_time_format", "a time as text", (2, 2), super::internal, |args, call| {
+        patterns::time_format(args, call)
+    }),
     cells("datetime_time_hour", "the hour of a time", (1, 1), super::internal, |a, _, _| {
         Ok(Cell::Long(a[0].long() / (3600 * SECOND_NS)))
     }),
@@ -153,8 +153,8 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         (1, 1),
         super::internal,
         |a, call, _| {
-            let nanos = truncated(a[0].long(), call.data_type(0));
-            Ok(Cell::Decimal(i128::from(nanos % (60 * SECOND_NS) / 1000)))
+            let T::Decimal(_, digits) = call.to else { return Ok(Cell::Null) };
+            Ok(Cell::Decimal(i128::from(a[0].long() % (60 * SECOND_NS) / digit_ns(digits))))
         },
     ),
     cells("datetime_time_add", "time + interval", (2, 2), super::internal, |a, call, _| {
@@ -173,7 +173,7 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         super::internal,
         |a, call, _| {
             let nanos = a[0].long().rem_euclid(DAY_US) * 1000;
-            Ok(Cell::Long(truncated(nanos, &call.to)))
+            Ok(Cell::Long(of_type(nanos, &call.to)))
         },
     ),
     cells("datetime_make_timestamp", "date and time", (2, 3), super::internal, |a, call, _| {
@@ -202,11 +202,6 @@ fn time(name: &str, arg: Resolved) -> PlanResult<Resolved> {
 }
 
 fn resolve_to_time(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    // As in Spark, a NULL as the pattern gives a NULL of type STRING.
-    if args.get(1).is_some_and(|pattern| pattern.data_type == T::Null) {
-        let null = Resolved::literal(Value::Null, T::String);
-        return Ok(Typed::new(vec![null], T::String, true));
-    }
     patterns::check_compiled(&args, 1, |pattern| Pattern::of_time(pattern, Direction::Read))?;
     let args = args.into_iter().map(|arg| text_or_null(name, arg)).collect::<PlanResult<_>>()?;
     Ok(Typed::new(args, TIME, true))
@@ -262,11 +257,10 @@ fn time_at<'a>(nanos: Option<i128>) -> Result<Cell<'a>, Box<EvalError>> {
     }
 }
 
-/// A time without the digits that its type does not have. As in Spark, the value of a cast text may
-/// have such digits.
-fn truncated(nanos: i64, data_type: &DataType) -> i64 {
+/// A time without the digits that its type does not have.
+fn of_type(nanos: i64, data_type: &DataType) -> i64 {
     match data_type {
-        T::Time(digits) => nanos - nanos % digit_ns(*digits),
+        T::Time(digits) => truncated(nanos, *digits),
         _ => nanos,
     }
 }
@@ -275,7 +269,7 @@ fn truncated(nanos: i64, data_type: &DataType) -> i64 {
 fn shifted<'a>(time: i64, by_us: Option<i64>, to: &DataType) -> Result<Cell<'a>, Box<EvalError>> {
     let moved = by_us.and_then(|by| by.checked_mul(1000)).and_then(|by| time.checked_add(by));
     match moved {
-        Some(moved) if (0..DAY_NS).contains(&moved) => Ok(Cell::Long(truncated(moved, to))),
+        Some(moved) if (0..DAY_NS).contains(&moved) => Ok(Cell::Long(of_type(moved, to))),
         _ => failed("DATETIME_OVERFLOW", "the time is not within the same day", ""),
     }
 }
@@ -313,11 +307,13 @@ pub(super) fn arithmetic(name: &str, a: &Resolved, b: &Resolved) -> Option<PlanR
             let to = after(*digits, *unit);
             found("datetime_time_subtract", vec![a, b], to)
         }
-        ("+", T::Time(_), T::Null) => {
-            found("datetime_time_add", vec![a, b.coerce(&T::DayTimeInterval(0, 3))], TIME)
+        ("+", T::Time(digits), T::Null) => {
+            let to = after(*digits, 3);
+            found("datetime_time_add", vec![a, b.coerce(&T::DayTimeInterval(0, 3))], to)
         }
-        ("+", T::Null, T::Time(_)) => {
-            found("datetime_time_add", vec![b, a.coerce(&T::DayTimeInterval(0, 3))], TIME)
+        ("+", T::Null, T::Time(digits)) => {
+            let to = after(*digits, 3);
+            found("datetime_time_add", vec![b, a.coerce(&T::DayTimeInterval(0, 3))], to)
         }
         // Without ANSI mode a STRING is not cast to TIME.
         ("-", x, y) if is_operand(x) && is_operand(y) => {
@@ -341,7 +337,7 @@ pub(super) fn arithmetic(name: &str, a: &Resolved, b: &Resolved) -> Option<PlanR
 
 /// The type of a TIME that is moved by an interval with this smallest unit.
 fn after(digits: u8, unit: u8) -> DataType {
-    T::Time(if unit == 3 { TIME_DIGITS } else { digits })
+    T::Time(if unit == 3 { digits.max(TIME_DIGITS) } else { digits })
 }
 
 /// Resolves `hour`, `minute` and `second` of a TIME, and `make_timestamp` of a date and a TIME;
@@ -358,10 +354,18 @@ pub(in crate::table::expr::functions) fn of_time(
             "hour" => ("datetime_time_hour", T::Int),
             "minute" => ("datetime_time_minute", T::Int),
             "second" => ("datetime_time_second", T::Int),
-            "second_fraction" => ("datetime_time_second_fraction", T::Decimal(8, 6)),
+            "second_fraction" => {
+                let digits = digits_of(&at.data_type);
+                ("datetime_time_second_fraction", T::Decimal(digits + 2, digits))
+            }
             _ => return None,
         };
         return Some(Ok(call(function, vec![at.clone()], to)));
+    }
+    if let ("date_format", [at, pattern]) = (name, args)
+        && is_time(at)
+    {
+        return Some(format(at, pattern));
     }
     let to = match name.strip_prefix("try_").unwrap_or(name) {
         "make_timestamp" | "make_timestamp_ltz" => T::Timestamp,
@@ -369,6 +373,21 @@ pub(in crate::table::expr::functions) fn of_time(
         _ => return None,
     };
     matches!(args.len(), 2 | 3).then(|| with_date(name, args, to))
+}
+
+fn digits_of(time: &DataType) -> u8 {
+    match time {
+        T::Time(digits) => *digits,
+        _ => TIME_DIGITS,
+    }
+}
+
+/// Resolves `date_format(time, pattern)`.
+fn format(at: &Resolved, pattern: &Resolved) -> PlanResult<Resolved> {
+    let mut args = expect("date_format", vec![pattern.clone()], &[T::String])?;
+    args.insert(0, at.clone());
+    patterns::check_compiled(&args, 1, |text| patterns::time_writing(text, Direction::Write))?;
+    Ok(call("datetime_time_format", args, T::String))
 }
 
 /// Resolves `make_timestamp(date, time[, zone])`. Nothing else is cast to a date or a time.
@@ -404,21 +423,21 @@ pub(in crate::table::expr::functions) fn current_time(
                     return Err(PlanError::new(
                         "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
                         format!("`{arg}`, the number of digits of `current_time`, is no constant"),
-                        "Write 0 to 6",
+                        "Write 0 to 9",
                     ));
                 }
                 Some(_) => {
                     return Err(PlanError::new(
                         "DATATYPE_MISMATCH.UNEXPECTED_NULL",
                         "the number of digits of `current_time` is NULL",
-                        "Use 0 to 6",
+                        "Use 0 to 9",
                     ));
                 }
             }
         }
     };
     match u8::try_from(digits) {
-        Ok(digits) if digits <= TIME_DIGITS => {
+        Ok(digits) if digits <= TIME_DIGITS_MAX => {
             let nullable = now.nullable;
             let to = T::Time(digits);
             Ok(Resolved { nullable, ..call("datetime_time_of_day", vec![now], to) })
@@ -426,7 +445,7 @@ pub(in crate::table::expr::functions) fn current_time(
         _ => Err(PlanError::new(
             "DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE",
             format!("`current_time` has no {digits} digits"),
-            "Use 0 to 6",
+            "Use 0 to 9",
         )),
     }
 }
