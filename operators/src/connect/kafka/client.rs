@@ -91,12 +91,13 @@ pub(super) fn retried<T>(
 const API_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Options of Java's client and their names in librdkafka.
-const RENAMED: [(&str, &str); 9] = [
+const RENAMED: [(&str, &str); 10] = [
     ("fetch.max.wait.ms", "fetch.wait.max.ms"),
     ("receive.buffer.bytes", "socket.receive.buffer.bytes"),
     ("send.buffer.bytes", "socket.send.buffer.bytes"),
     ("connections.max.idle.ms", "connections.max.idle.ms"),
     ("delivery.timeout.ms", "message.timeout.ms"),
+    ("max.request.size", "message.max.bytes"),
     ("ssl.truststore.certificates", "ssl.ca.pem"),
     ("ssl.keystore.key", "ssl.key.pem"),
     ("ssl.keystore.certificate.chain", "ssl.certificate.pem"),
@@ -362,9 +363,24 @@ impl Client {
         found.map(|(_, value)| value.as_str())
     }
 
+    /// Whether connections are encrypted or authenticated.
+    fn has_security(&self) -> bool {
+        let protocol = self.option("security.protocol").unwrap_or("plaintext");
+        !protocol.trim().eq_ignore_ascii_case("plaintext")
+    }
+
     /// Wraps an error of the cluster. `doing` says what failed.
     pub(super) fn failed(&self, doing: &str, error: &KafkaError) -> EngineError {
         let fix = match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::Resolve,
+            ) if self.has_security() => {
+                "Check that the broker runs and is reachable under kafka.bootstrap.servers, and the \
+                 options kafka.ssl.… and kafka.sasl.…: the log of the client has the broker's reason"
+            }
             Some(
                 RDKafkaErrorCode::BrokerTransportFailure
                 | RDKafkaErrorCode::AllBrokersDown

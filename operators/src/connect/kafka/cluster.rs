@@ -9,7 +9,6 @@ use millstream_engine::error::EngineError;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
-use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,7 +20,9 @@ pub type Partitions = BTreeSet<(String, i32)>;
 
 /// How long a subscribed topic may be unknown before the query fails. A new topic takes a while to
 /// become known to all brokers.
-const UNKNOWN_TOPIC: Duration = Duration::from_secs(3);
+pub(super) const UNKNOWN_TOPIC: Duration = Duration::from_secs(3);
+/// The condition of the error of a topic that does not exist.
+pub(super) const UNKNOWN: &str = "KAFKA_UNKNOWN_TOPIC";
 /// How long the client may take to answer a request for the ids of topics.
 const ASK_IDS: Duration = Duration::from_secs(5);
 
@@ -67,13 +68,29 @@ impl Cluster {
                         partitions.extend(all.map(|partition| (topic.clone(), partition)));
                     });
                     match known {
-                        Err(error) if error.condition() == "KAFKA_UNKNOWN_TOPIC" => {}
+                        Err(error) if error.condition() == UNKNOWN => {}
                         known => known?,
                     }
                 }
             }
         }
         Ok(partitions)
+    }
+
+    /// As [`partitions`](Self::partitions), but a listed topic that does not exist any more has none.
+    pub fn existing(&self, subscription: &Subscription) -> Result<Partitions, EngineError> {
+        let Subscription::Topics(topics) = subscription else {
+            return self.partitions(subscription);
+        };
+        let mut all = Partitions::new();
+        for topic in topics {
+            match self.partitions(&Subscription::Topics([topic.clone()].into())) {
+                Ok(found) => all.extend(found),
+                Err(error) if error.condition() == UNKNOWN => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
     }
 
     /// Calls `found` with the metadata of a topic. Retries for a while if the topic is unknown.
@@ -95,13 +112,13 @@ impl Cluster {
                     found(topic);
                     return Ok(());
                 }
-                Some((_, Some(error))) if !is_unknown(error) => {
+                Some((_, Some(error))) if !is_unknown(error.into()) => {
                     let error = KafkaError::MetadataFetch(error.into());
                     return Err(failed(error));
                 }
                 _ if Instant::now() >= until => {
                     return Err(EngineError::operator(
-                        "KAFKA_UNKNOWN_TOPIC",
+                        UNKNOWN,
                         format!("source kafka: there is no topic '{name}' at {}", self.servers()),
                         "Create it, or correct the name",
                     ));
@@ -150,7 +167,14 @@ impl Cluster {
             found.elements().iter().try_for_each(|found| found.error())?;
             Ok(found)
         });
-        for found in found.map_err(failed)?.elements() {
+        let found = found.map_err(|error| match error.rdkafka_error_code() {
+            Some(code) if is_unknown(code) => {
+                let reason = format!("source kafka: a topic does not exist any more: {error}");
+                EngineError::operator(UNKNOWN, reason, "")
+            }
+            _ => failed(error),
+        });
+        for found in found?.elements() {
             let at = match found.offset() {
                 Offset::Offset(at) => at,
                 _ => LATEST,
@@ -240,9 +264,9 @@ impl Cluster {
     }
 }
 
-fn is_unknown(error: RDKafkaRespErr) -> bool {
+fn is_unknown(error: RDKafkaErrorCode) -> bool {
     matches!(
-        RDKafkaErrorCode::from(error),
+        error,
         RDKafkaErrorCode::UnknownTopicOrPartition
             | RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::LeaderNotAvailable

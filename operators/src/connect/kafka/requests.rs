@@ -6,8 +6,8 @@
 //! new partitions. It ends when the tasklets have ended and all offsets are committed.
 
 use crate::connect::kafka::batch_delay::BatchDelay;
-use crate::connect::kafka::client::is_transient;
-use crate::connect::kafka::cluster::{Cluster, Partitions};
+use crate::connect::kafka::client::{ASK_AGAIN, is_transient};
+use crate::connect::kafka::cluster::{Cluster, Partitions, UNKNOWN, UNKNOWN_TOPIC};
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
 use crate::connect::kafka::options::KafkaSourceConfig;
 use crate::connect::kafka::topic_ids::{KnownIds, TopicIds};
@@ -55,6 +55,21 @@ impl LossReport {
         }
         (self.notice)(&format!("source kafka: {reason}; continuing (failOnDataLoss 'false')"));
         Ok(())
+    }
+}
+
+impl LossReport {
+    /// Reports the partitions that were there before and are not any more.
+    fn check_gone(self, before: &Partitions, now: &Partitions) -> Result<(), EngineError> {
+        let gone: Vec<_> =
+            before.difference(now).map(|(topic, at)| format!("{topic}-{at}")).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.lost(
+            "PARTITIONS_DELETED",
+            format!("the partitions {} no longer exist", gone.join(", ")),
+        )
     }
 }
 
@@ -111,6 +126,10 @@ pub struct Asker {
     loss: LossReport,
     ids: KnownIds,
     ids_compared: ComparedTopics,
+    /// Continuous mode: the partitions that are read, and those that were found.
+    known: Partitions,
+    /// Micro-batch mode: the partitions that were reported as deleted.
+    gone: Partitions,
     /// The offsets of the first start.
     first: Option<ByPartition>,
     /// The next offsets of all tasklets' partitions between two batches, as far as they were told
@@ -236,17 +255,23 @@ impl Asker {
         own: &ByPartition,
         is_planned: impl Fn(&str, i32) -> bool,
     ) -> Result<Available, EngineError> {
-        let found = self.cluster.partitions(&self.config.subscription)?;
-        let gone = |(topic, at, _): &(&str, i32, i64)| !found.contains(&(topic.to_string(), *at));
-        let gone: Vec<_> =
-            own.iter().filter(gone).map(|(topic, at, _)| format!("{topic}-{at}")).collect();
-        if !gone.is_empty() {
-            let reason = format!("the partitions {} no longer exist", gone.join(", "));
-            self.loss.lost("PARTITIONS_DELETED", reason)?;
-        }
-        let planned: Partitions =
-            found.iter().filter(|(topic, at)| is_planned(topic, *at)).cloned().collect();
-        let latest = self.cluster.offsets_at(&planned, LATEST)?;
+        let until = Instant::now() + UNKNOWN_TOPIC;
+        let (found, latest) = loop {
+            let found = match own.0.is_empty() {
+                true => self.cluster.partitions(&self.config.subscription)?,
+                false => self.cluster.existing(&self.config.subscription)?,
+            };
+            self.check_own(own, &found)?;
+            let planned: Partitions =
+                found.iter().filter(|(topic, at)| is_planned(topic, *at)).cloned().collect();
+            match self.cluster.offsets_at(&planned, LATEST) {
+                // A topic was deleted after it was found.
+                Err(error) if error.condition() == UNKNOWN && Instant::now() < until => {
+                    thread::sleep(ASK_AGAIN);
+                }
+                latest => break (found, latest?),
+            }
+        };
         for (topic, partition, next) in own.iter() {
             if let Some(end) = latest.get(topic, partition).filter(|end| *end < next) {
                 let reason = format!(
@@ -258,6 +283,16 @@ impl Asker {
         }
         self.compare_ids(&found)?;
         self.fixed(latest, own)
+    }
+
+    /// Reports partitions of a tasklet that do not exist any more, each once.
+    fn check_own(&mut self, own: &ByPartition, found: &Partitions) -> Result<(), EngineError> {
+        let own = own.iter().map(|(topic, at, _)| (topic.to_string(), at));
+        let own: Partitions = own.filter(|partition| !self.gone.contains(partition)).collect();
+        self.loss.check_gone(&own, found)?;
+        self.gone.extend(own);
+        self.gone.retain(|partition| !found.contains(partition));
+        Ok(())
     }
 
     /// The offsets for a plan up to offsets that are known already.
@@ -314,6 +349,7 @@ impl Asker {
     /// Compares the ids of topics with the known ones, each at most every few seconds. Tasklets read
     /// different topics, so the comparison for one of them says nothing about the topics of others.
     pub fn compare_ids(&mut self, partitions: &Partitions) -> Result<(), EngineError> {
+        self.known.extend(partitions.iter().cloned());
         let due = self.ids_compared.due(partitions, Instant::now());
         if due.is_empty() {
             return Ok(());
@@ -409,6 +445,8 @@ impl Requests {
             loss,
             ids,
             ids_compared: ComparedTopics::default(),
+            known: Partitions::new(),
+            gone: Partitions::new(),
             first: None,
             positions: ByPartition::default(),
             has_reported_commit: false,
@@ -512,15 +550,18 @@ impl Listener {
 
 impl Asker {
     /// The partitions of the subscription, if they or the topics' ids are not those of the last
-    /// call. An error only for a topic that was created again: an unreachable broker is reported by
-    /// the consumer.
+    /// call. An error only for a topic that was deleted, or created again: an unreachable broker is
+    /// reported by the consumer.
     fn discover(
         &mut self,
         last: &mut Option<(Partitions, TopicIds)>,
     ) -> Result<Option<Partitions>, EngineError> {
-        let Ok(partitions) = self.cluster.partitions(&self.config.subscription) else {
+        let Ok(partitions) = self.cluster.existing(&self.config.subscription) else {
             return Ok(None);
         };
+        // They are reported once.
+        let before = std::mem::replace(&mut self.known, partitions.clone());
+        self.loss.check_gone(&before, &partitions)?;
         let Ok(ids) = self.cluster.topic_ids(&partitions) else { return Ok(None) };
         let found = (partitions, ids);
         if last.as_ref() == Some(&found) {
@@ -562,6 +603,8 @@ mod tests {
             loss: LossReport { is_error: true, notice: |_| {} },
             ids: KnownIds::default(),
             ids_compared: ComparedTopics::default(),
+            known: Partitions::new(),
+            gone: Partitions::new(),
             first: None,
             positions: ByPartition::default(),
             has_reported_commit: false,

@@ -372,10 +372,22 @@ impl Transactions {
             Some(generation) => self.failed(generation, &doing, &error),
             None => EngineError::operator(
                 "KAFKA_WRITE_FAILED",
-                format!("sink kafka: cannot {doing}"),
+                format!("sink kafka: cannot {doing}{}", self.cause_of_abort()),
                 "The transaction is aborted: start the query again, and its epoch is written anew",
             ),
         }
+    }
+
+    /// Why the open transaction must be aborted. The delivery reports of its records may tell only
+    /// that they were dropped.
+    fn cause_of_abort(&self) -> String {
+        let open = (0..self.producers.len()).filter(|generation| self.is_open(*generation));
+        // To begin a transaction within another one changes nothing, and fails with the cause.
+        let mut causes = open.filter_map(|at| match self.producers[at].begin_transaction() {
+            Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => Some(error),
+            _ => None,
+        });
+        causes.next().map_or(String::new(), |error| format!(": {error}"))
     }
 
     /// The error of a producer.

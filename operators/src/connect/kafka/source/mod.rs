@@ -112,6 +112,8 @@ pub struct KafkaSource {
     consumer: Consumer,
     cluster: Cluster,
     requests: Requests,
+    /// Indices in `partitions`. A message that is the first one of its partition looks here.
+    indices: HashMap<(Arc<str>, i32), usize>,
     /// Indices in `partitions`, by [`Message::partition_key`].
     by_key: HashMap<(usize, i32), usize>,
     /// The last entry of `by_key` that was used.
@@ -192,6 +194,7 @@ impl KafkaSource {
             cluster,
             requests,
             partitions: Vec::new(),
+            indices: HashMap::new(),
             by_key: HashMap::new(),
             last_used: None,
             lanes: HashMap::new(),
@@ -297,6 +300,7 @@ impl KafkaSource {
         self.resume_paused()?;
         self.taken.clear();
         self.by_key.clear();
+        self.indices.clear();
         self.last_used = None;
         self.partitions.clear();
         self.push_partitions(offsets);
@@ -322,6 +326,7 @@ impl KafkaSource {
             let topic: Arc<str> = topic.into();
             let count = self.lanes.len();
             let lane = *self.lanes.entry((topic.clone(), partition)).or_insert(count);
+            self.indices.insert((topic.clone(), partition), self.partitions.len());
             self.partitions.push(Partition::new(topic, partition, next, lane));
         }
         self.share_idleness();
@@ -335,7 +340,7 @@ impl KafkaSource {
     }
 
     fn is_known(&self, topic: &str, partition: i32) -> bool {
-        self.partitions.iter().any(|known| &*known.topic == topic && known.partition == partition)
+        self.indices.contains_key(&(Arc::from(topic), partition))
     }
 
     /// Seeks a partition to an offset other than the consumer's next one.
@@ -378,9 +383,7 @@ impl KafkaSource {
             self.last_used = Some((key, *index));
             return Some(*index);
         }
-        let topic = message.topic();
-        let is_it = |known: &Partition| &*known.topic == topic && known.partition == key.1;
-        let index = self.partitions.iter().position(is_it)?;
+        let index = *self.indices.get(&(Arc::from(message.topic()), key.1))?;
         self.by_key.insert(key, index);
         Some(index)
     }
