@@ -184,7 +184,9 @@ fn several_tasklets_share_the_partitions_and_a_restart_may_have_another_number()
             let begin = end;
             end += 300;
             produce(&cluster, "t", 3, begin..end);
-            let options = [("startingOffsets", "earliest"), ("numPartitions", parts)];
+            // `minPartitions` changes nothing.
+            let options =
+                [("startingOffsets", "earliest"), ("numPartitions", parts), ("minPartitions", "7")];
             let copying = Copying::start(&cluster, "t", &options, trigger, &folder);
             copying.query.process_all_available().unwrap();
             let expected: Vec<_> = (begin..end).collect();
@@ -197,6 +199,20 @@ fn several_tasklets_share_the_partitions_and_a_restart_may_have_another_number()
             let (_, lines) = read_offsets(&FileStorage, &path).unwrap();
             assert_eq!(lines.len(), 1, "one line for all parts, as in Spark");
         }
+    }
+}
+
+/// Work for each pair of partitions would take minutes.
+#[test]
+fn a_topic_of_ten_thousand_partitions_is_read() {
+    for trigger in [Trigger::Continuous { interval_ns: 1_000_000_000 }, Trigger::AvailableNow] {
+        let (cluster, folder) = (cluster(&[("t", 10_000)]), Folder::new());
+        produce(&cluster, "t", 10_000, 0..1000);
+        let earliest = [("startingOffsets", "earliest")];
+        let copying = Copying::start(&cluster, "t", &earliest, trigger, &folder);
+        copying.query.process_all_available().unwrap();
+        copying.query.stop().unwrap();
+        assert_eq!(copying.numbers(), (0..1000).collect::<Vec<_>>(), "{trigger:?}");
     }
 }
 
