@@ -18,7 +18,6 @@ pub struct NotHere {
 pub const NOT_HERE: &[NotHere] = &[
     NotHere {
         names: &[
-            "approx_top_k",
             "approx_top_k_accumulate",
             "approx_top_k_combine",
             "approx_top_k_estimate",

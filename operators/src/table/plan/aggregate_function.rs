@@ -66,6 +66,8 @@ pub enum AggregateFunction {
     CollectSet,
     /// `collect_union(array)`.
     CollectUnion,
+    /// `approx_top_k(x[, k[, items]])`.
+    ApproxTopK,
     /// `vector_sum(vector)`.
     VectorSum,
     /// `vector_avg(vector)`.
@@ -192,6 +194,7 @@ impl AggregateFunction {
                 | F::CollectList
                 | F::CollectSet
                 | F::CollectUnion
+                | F::ApproxTopK
                 | F::RegressionCount
                 | F::BitmapConstruct
                 | F::BitmapOr
@@ -332,6 +335,7 @@ pub fn resolve_call(
         F::Percentile if called == "percentile" => (2, 3),
         // One argument and the key.
         F::Percentile | F::PercentileDiscrete => (2, 2),
+        F::ApproxTopK => (1, 3),
         F::Mode => (1, 2),
         F::ListAgg if !order.is_empty() => (2 + order.len(), 2 + order.len()),
         F::First | F::Last | F::ListAgg | F::ApproxCountDistinct => (1, 2),

@@ -222,6 +222,13 @@ pub const NAMES: &[AggregateEntry] = &[
         "collect_union(array): an array of the different elements that are not NULL",
     )
     .usage("4.3.0", "collect_union(x) FROM VALUES (array(1, 2)), (array(2)) AS t(x)", "[1, 2]"),
+    entry(
+        "approx_top_k",
+        F::ApproxTopK,
+        "approx_top_k(x[, k[, items]]): about the k (5) most frequent values with their counts, \
+         counting at most so many (10000) at a time",
+    )
+    .usage("4.1.0", "approx_top_k(x, 1) FROM VALUES (7), (7), (8) AS t(x)", "[{7, 2}]"),
     entry("vector_sum", F::VectorSum, "vector_sum(vector): the sum, element by element").usage(
         "4.2.0",
         "vector_sum(x) FROM VALUES (array(1.0F, 2.0F)), (array(3.0F, 4.0F)) AS t(x)",

@@ -100,6 +100,7 @@ pub(super) fn typed(
             first_type
         }
         F::BitAnd | F::BitOr | F::BitXor => return call.bits(args),
+        F::ApproxTopK => return call.top_items(args),
         F::VectorSum | F::VectorAverage => {
             if first_type != T::Array(Box::new(T::Float)) {
                 return Err(call.wrong(&args[0], "A vector is an ARRAY<FLOAT>"));
@@ -275,6 +276,59 @@ impl Call<'_> {
         args[2] = Resolved::literal(Value::Long(most), DataType::Int);
         let data_type = DataType::Array(Box::new(args[0].data_type.clone()));
         Ok(TypedArguments::new(args, data_type))
+    }
+
+    /// Checks the values of `approx_top_k` and their numbers.
+    fn top_items(&self, args: Vec<Resolved>) -> PlanResult<TypedArguments> {
+        use DataType as T;
+        let wrong = |condition: &str, reason: String, fix: &str| {
+            Err(PlanError::new(condition, format!("`{}`: {reason}", self.written), fix))
+        };
+        let of = args[0].data_type.clone();
+        let is_counted = of.is_numeric()
+            || of.is_datetime()
+            || matches!(of, T::Boolean | T::String | T::Time(_));
+        if !is_counted {
+            return wrong(
+                "DATATYPE_MISMATCH.TYPE_CHECK_FAILURE_WITH_HINT",
+                format!("values of type {of} are not counted"),
+                "Use a number, a text, a BOOLEAN, a date, a timestamp or a TIME",
+            );
+        }
+        let mut numbers = [5, 10_000];
+        for (at, arg) in args[1..].iter().enumerate() {
+            if !arg.is_foldable() {
+                let reason = format!("`{arg}` is no constant");
+                let condition = "DATATYPE_MISMATCH.TYPE_CHECK_FAILURE_WITH_HINT";
+                return wrong(condition, reason, "Write a constant INT");
+            }
+            if arg.is_null_constant() {
+                return wrong("APPROX_TOP_K_NULL_ARG", format!("`{arg}` is NULL"), "Use a number");
+            }
+            numbers[at] = match self.evaluated(arg, &T::Int)? {
+                Value::Long(number) if number > 0 => number,
+                _ => {
+                    let reason = format!("`{arg}` is not positive");
+                    return wrong("APPROX_TOP_K_NON_POSITIVE_ARG", reason, "Use 1 or more");
+                }
+            };
+        }
+        let [k, items_max] = numbers;
+        if items_max > 1_000_000 {
+            let reason = format!("{items_max} values are too many to be counted");
+            let condition = "APPROX_TOP_K_MAX_ITEMS_TRACKED_EXCEEDS_LIMIT";
+            return wrong(condition, reason, "Use at most 1000000");
+        }
+        if items_max < k {
+            let reason = format!("only {items_max} values are counted, but {k} are asked for");
+            let condition = "APPROX_TOP_K_MAX_ITEMS_TRACKED_LESS_THAN_K";
+            return wrong(condition, reason, "Give a larger number as the third argument");
+        }
+        let number = |number| Resolved::literal(Value::Long(number), T::Int);
+        let value = args.into_iter().next().into_iter();
+        let args = value.chain([number(k), number(items_max)]).collect();
+        let fields = vec![Field::new("item", of, true), Field::new("count", T::Long, true)];
+        Ok(TypedArguments::new(args, T::Array(Box::new(T::Struct(fields)))))
     }
 
     /// Checks the values and the shape of `count_min_sketch`.

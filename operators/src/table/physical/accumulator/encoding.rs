@@ -57,6 +57,7 @@ impl Accumulator {
             Self::Counts(_) => "counts",
             Self::Histogram(_) => "histogram",
             Self::Shape(_) => "type of VARIANT",
+            Self::Frequent(_) => "frequent items",
             Self::Vector(_) => "vector",
             Self::Top(_) => "top",
             Self::User(..) => "user",
@@ -65,7 +66,7 @@ impl Accumulator {
     }
 
     /// Creates an empty accumulator of a kind; `None` if the kind is unknown, and for user-defined
-    /// functions and DISTINCT.
+    /// functions, DISTINCT and frequent items, whose decoding depends on types.
     fn of_kind(kind: &str) -> Option<Self> {
         Some(match kind {
             "moments" => Self::Moments(Box::default()),
@@ -118,6 +119,7 @@ impl Accumulator {
             Self::Counts(counts) => format!("{} values", counts.total()),
             Self::Histogram(histogram) => format!("{} bins", histogram.bins().len()),
             Self::Shape(shape) => shape.text(),
+            Self::Frequent(items) => format!("{} values", items.len()),
             Self::Vector(mean) => format!("{:?}", mean.elements().unwrap_or_default()),
             Self::Top(top) => format!("{} values", top.len()),
             Self::User(state, _) => format!("{state:?}"),
@@ -161,6 +163,7 @@ impl Accumulator {
             Self::Counts(counts) => counts.encode(out),
             Self::Histogram(histogram) => histogram.encode(out),
             Self::Shape(shape) => shape.encode(out),
+            Self::Frequent(items) => items.encode(out),
             Self::Vector(mean) => mean.encode(out),
             Self::Top(top) => top.encode(out),
             Self::User(state, _) => {
@@ -224,6 +227,7 @@ impl Accumulator {
             Self::Counts(counts) => counts.decode(bytes)?,
             Self::Histogram(histogram) => histogram.decode(bytes)?,
             Self::Shape(shape) => shape.decode(bytes)?,
+            Self::Frequent(items) => items.decode(bytes)?,
             Self::Vector(mean) => mean.decode(bytes)?,
             Self::Top(top) => top.decode(bytes)?,
             Self::User(state, function) => {

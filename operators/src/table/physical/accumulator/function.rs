@@ -3,6 +3,7 @@
 use super::bitmap::{Bitmap, CountMin};
 use super::collected_values::Collection;
 use super::fixed_words::FixedWords;
+use super::frequent_items::FrequentItems;
 use super::histogram::Histogram;
 use super::percentile::QuantileSummary;
 use super::sketched::{collected, range, sketched};
@@ -79,6 +80,14 @@ pub(super) enum Input {
     Histogram(CellFn, usize),
     /// The types of VARIANT values.
     Shape(CellFn),
+    /// For `approx_top_k`.
+    Frequent {
+        value: CellFn,
+        /// The number of values of the result.
+        k: usize,
+        /// The number of values that are counted at a time.
+        items_max: usize,
+    },
     /// For `vector_sum` and `vector_avg`.
     Vector(CellFn, VectorResult),
     /// For `collect_union`: arrays, with the type of their elements.
@@ -332,6 +341,9 @@ impl Function {
             Input::TrySum(..) => Accumulator::SumDecimal(None),
             Input::AvgInterval(..) => Accumulator::AvgDecimal(Wide(0), 0),
             Input::Shape(_) => Accumulator::Shape(Box::default()),
+            Input::Frequent { items_max, .. } => {
+                Accumulator::Frequent(Box::new(FrequentItems::new(self.from.clone(), *items_max)))
+            }
             Input::Vector(..) => Accumulator::Vector(Box::default()),
             Input::Union(_, element) => {
                 Accumulator::Values(Box::new(Values::new(Collection::Set, element.clone())))
@@ -518,6 +530,7 @@ impl Function {
                 (_, a) => *a = Some(b.clone()),
             },
             (A::Shape(a), A::Shape(b)) => a.merge(b)?,
+            (A::Frequent(a), A::Frequent(b)) => a.merge(b),
             (A::Vector(a), A::Vector(b)) => {
                 if let Input::Vector(_, result) = &self.input {
                     a.merge(b, *result)?;

@@ -4,6 +4,7 @@ mod bitmap;
 mod collected_values;
 mod encoding;
 mod fixed_words;
+mod frequent_items;
 mod function;
 mod growing;
 mod hash_order;
@@ -32,6 +33,7 @@ pub(super) use crate::table::physical::accumulator::growing::{
 pub use crate::table::physical::accumulator::growing::{PartNumber, part_number};
 use crate::table::physical::accumulator::hyperloglog::HyperLogLog;
 use crate::table::value::Value;
+use frequent_items::FrequentItems;
 pub(super) use function::Function;
 use histogram::Histogram;
 use moments::{CoMoments, Moments};
@@ -77,6 +79,8 @@ pub(super) enum Accumulator {
     Histogram(Box<Histogram>),
     /// For `schema_of_variant_agg`: the common type of the values.
     Shape(Box<VariantShape>),
+    /// For `approx_top_k`.
+    Frequent(Box<FrequentItems>),
     /// For `vector_sum` and `vector_avg`.
     Vector(Box<VectorMean>),
     /// For `min_by` and `max_by` of several values.
@@ -105,6 +109,7 @@ impl Accumulator {
             Self::Counts(counts) => size_of::<ValueCounts>() + counts.heap_bytes(),
             Self::Histogram(histogram) => size_of::<Histogram>() + histogram.heap_bytes(),
             Self::Shape(shape) => size_of::<VariantShape>() + shape.heap_bytes(),
+            Self::Frequent(items) => size_of::<FrequentItems>() + items.heap_bytes(),
             Self::Vector(mean) => size_of::<VectorMean>() + mean.heap_bytes(),
             Self::Top(top) => size_of::<TopRows>() + top.heap_bytes(),
             Self::User(values, _) => {

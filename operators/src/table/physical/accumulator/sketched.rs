@@ -45,6 +45,11 @@ pub(super) fn sketched(
         }
         F::Mode => Input::Counts(arg.cells(), None),
         F::SchemaOfVariant => Input::Shape(arg.cells()),
+        F::ApproxTopK => Input::Frequent {
+            value: arg.cells(),
+            k: call.constant(1).unwrap_or(5.0) as usize,
+            items_max: call.constant(2).unwrap_or(10_000.0) as usize,
+        },
         F::VectorSum => Input::Vector(arg.cells(), VectorResult::Sum),
         F::VectorAverage => Input::Vector(arg.cells(), VectorResult::Mean),
         _ => Input::CountAll,

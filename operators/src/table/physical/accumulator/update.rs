@@ -159,6 +159,7 @@ fn add_sketched(
                 held.add(type_of(Variant::new(cell.bytes())))?;
             }
         }
+        (Input::Frequent { value, .. }, A::Frequent(items)) => items.add(value(cx)?),
         (Input::Vector(f, result), A::Vector(mean)) => {
             let cell = f(cx)?;
             if !cell.is_null() {

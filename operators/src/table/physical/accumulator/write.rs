@@ -101,6 +101,22 @@ impl Function {
                     writer.bytes(index, &text);
                 }
             }
+            A::Frequent(items) => {
+                let k = if let Input::Frequent { k, .. } = &self.input { *k } else { 0 };
+                let items = items.merged();
+                let top = items.top(k);
+                let mut out = Vec::new();
+                let mut array = RowWriter::array(&mut out, top.len());
+                let mut item = Vec::new();
+                for (at, (value, count)) in top.into_iter().enumerate() {
+                    item.clear();
+                    let mut row = RowWriter::new(&mut item, 2);
+                    value.put(&mut row, 0);
+                    row.long(1, count);
+                    array.bytes(at, &item);
+                }
+                writer.bytes(index, &out);
+            }
             A::Vector(mean) => {
                 if let Some(elements) = mean.elements() {
                     let mut out = Vec::new();
