@@ -9,6 +9,7 @@ operators/tests/spark.
     tools/spark/expressions.py scalars.txt > operators/tests/spark/scalars.jsonl
     tools/spark/expressions.py time-of-day.txt > operators/tests/spark/time-of-day.jsonl
     tools/spark/expressions.py xpath.txt > operators/tests/spark/xpath.jsonl
+    tools/spark/expressions.py xml.txt > operators/tests/spark/xml.jsonl
     tools/spark/expressions.py variant.txt > operators/tests/spark/variant.jsonl
     tools/spark/expressions.py aggregates.txt > operators/tests/spark/aggregates.jsonl
     tools/spark/expressions.py windows.txt > operators/tests/spark/windows.jsonl
@@ -18,6 +19,7 @@ One JSON object per line: the expression, its type and its value as text, or the
 
 import json
 import pathlib
+import re
 import sys
 
 from pyspark.errors import PySparkException
@@ -49,8 +51,9 @@ for line in (root / name).read_text().splitlines():
         result["text"] = frame.selectExpr(text).collect()[0][0]
     except PySparkException as error:
         result = {"sql": line, "error": error.getCondition()}
-    except Exception as error:  # the gateway's own
-        result = {"sql": line, "error": str(error).splitlines()[0]}
+    except Exception as error:  # the gateway's own, which may wrap an error with a condition
+        wrapped = re.search(r"SparkException: \[([A-Z_.]+)\]", str(error))
+        result = {"sql": line, "error": wrapped[1] if wrapped else str(error).splitlines()[0]}
     if result.get("error", "") is None:  # an error without a condition says nothing
         continue
     print(json.dumps(result, ensure_ascii=False))

@@ -97,11 +97,6 @@ pub const NOT_HERE: &[NotHere] = &[
         instead: "`make_ym_interval` and `make_dt_interval` make the others",
     },
     NotHere {
-        names: &["from_xml", "schema_of_xml", "to_xml"],
-        reason: "XML is no format of rows yet",
-        instead: "`xpath` and its like read it",
-    },
-    NotHere {
         names: &["time"],
         reason: "a call of the type TIME is not a cast",
         instead: "Write CAST(x AS TIME)",

@@ -1,4 +1,4 @@
-//! Text forms of values (CSV, JSON and numbers), regular expressions, sentences, and text that is
+//! Text forms of values (CSV, JSON, XML and numbers), regular expressions, sentences, and text that is
 //! not valid UTF-8.
 
 pub mod csv;
@@ -9,3 +9,4 @@ pub mod number;
 pub mod regexp;
 pub mod sentences;
 pub mod utf8;
+pub mod xml;

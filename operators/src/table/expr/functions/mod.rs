@@ -50,6 +50,7 @@ mod variant;
 mod variant_change;
 mod vector;
 mod window;
+mod xml;
 mod xpath;
 
 pub use aliases::documented;
@@ -88,7 +89,7 @@ use registry::{MANY, Typed};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-fn tables() -> [&'static [Function]; 38] {
+fn tables() -> [&'static [Function]; 39] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -127,6 +128,7 @@ fn tables() -> [&'static [Function]; 38] {
         vector::FUNCTIONS,
         variant::FUNCTIONS,
         variant_change::FUNCTIONS,
+        xml::FUNCTIONS,
         xpath::FUNCTIONS,
     ]
 }

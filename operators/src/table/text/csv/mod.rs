@@ -25,4 +25,5 @@ pub use options::{Get, ReadOptions};
 pub use parser::{FieldText, Parsed, Parser, Stop};
 pub use record::{Column, Fault, RecordReader};
 pub use values::Values;
+pub(in crate::table::text) use values::{decimal, java_double, long};
 pub use write::WriteOptions;

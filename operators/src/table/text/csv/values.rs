@@ -79,7 +79,7 @@ impl Values {
     }
 
     /// Parses an integer, date, timestamp or interval.
-    fn long(&self, text: &str, data_type: &DataType) -> Option<i64> {
+    pub(in crate::table::text) fn long(&self, text: &str, data_type: &DataType) -> Option<i64> {
         use DataType as T;
         match data_type {
             T::Date => self.date(text),
@@ -141,14 +141,14 @@ impl Values {
 
     /// Whether a field matches the date pattern, or the default pattern if none is set. Used by
     /// schema inference.
-    pub(super) fn is_date(&self, text: &str) -> bool {
+    pub(in crate::table::text) fn is_date(&self, text: &str) -> bool {
         match &self.notation.date {
             Some(pattern) => pattern.date(text).is_some(),
             None => is_plain_date(text) && parse_date(text).is_some(),
         }
     }
 
-    pub(super) fn is_timestamp(&self, text: &str) -> bool {
+    pub(in crate::table::text) fn is_timestamp(&self, text: &str) -> bool {
         match &self.notation.timestamp {
             Some(pattern) => pattern.timestamp(text, self.notation.zone).is_some(),
             None => parse_timestamp(text, Some(self.notation.zone)).is_some(),
@@ -167,7 +167,7 @@ fn is_plain_date(text: &str) -> bool {
 }
 
 /// Parses an integer like Java's `Long.parseLong`: a sign and digits, without white space.
-pub(super) fn long(text: &str) -> Option<i64> {
+pub(in crate::table::text) fn long(text: &str) -> Option<i64> {
     if text.is_ascii() {
         return text.parse().ok();
     }
@@ -175,7 +175,7 @@ pub(super) fn long(text: &str) -> Option<i64> {
 }
 
 /// Parses a number like Java's `Double.parseDouble`.
-fn java_double(text: &str, data_type: &DataType) -> Option<f64> {
+pub(in crate::table::text) fn java_double(text: &str, data_type: &DataType) -> Option<f64> {
     let signless = text.trim_matches(|c: char| c <= ' ');
     let signless = signless.strip_prefix(['+', '-']).unwrap_or(signless);
     let word = signless.starts_with(|c: char| c.is_ascii_alphabetic());
@@ -187,7 +187,7 @@ fn java_double(text: &str, data_type: &DataType) -> Option<f64> {
 
 /// Parses a decimal number. Commas are ignored. `None` if the text has white space, is no number or
 /// does not fit the type.
-fn decimal(text: &str, data_type: &DataType) -> Option<i128> {
+pub(in crate::table::text) fn decimal(text: &str, data_type: &DataType) -> Option<i128> {
     if let Some(unscaled) = number::short_decimal(text, data_type) {
         return Some(unscaled);
     }

@@ -255,7 +255,7 @@ impl Inference {
 
 /// The precision and scale of a number, as Java's `BigDecimal` counts them. `None` if the text is
 /// not a number, or if its exponent makes the scale negative.
-fn decimal_of(text: &str) -> Option<(usize, usize)> {
+pub(in crate::table::text) fn decimal_of(text: &str) -> Option<(usize, usize)> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (digits, exponent) = match unsigned.split_once(['e', 'E']) {
         Some((digits, exponent)) => (digits, exponent.parse::<i32>().ok()?),

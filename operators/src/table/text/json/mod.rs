@@ -8,6 +8,7 @@ mod variant;
 mod write;
 
 pub use crate::table::text::json::inference::{FIELDS_MAX, Inference, Inferred, InferredRecords};
+pub(in crate::table::text) use inference::decimal_of;
 pub use path::{Path, array_length, last_field, object_keys};
 pub use record::{
     Elements, Fault, Found, JsonReadOptions, NOT_AN_OBJECT, NOT_ITS_TYPE, NOT_JSON, Record,
