@@ -206,7 +206,8 @@ fn is_of_type(value: &Value, data_type: &DataType) -> bool {
         (Value::Boolean(_), DataType::Boolean)
         | (Value::Double(_), DataType::Float | DataType::Double)
         | (Value::Decimal(_), DataType::Decimal(..))
-        | (Value::Binary(_), DataType::Binary | DataType::Variant) => true,
+        | (Value::Binary(_), DataType::Binary) => true,
+        (Value::Binary(bytes), DataType::Variant) => crate::table::variant::is_sound(bytes),
         (Value::Array(values), DataType::Array(element)) => {
             values.iter().all(|value| is_of_type(value, element))
         }

@@ -16,12 +16,15 @@ use std::cell::RefCell;
 pub enum BuildError {
     /// An object has two fields of this name.
     DuplicateName(String),
-    /// The value is longer than [`SIZE_MAX`].
-    TooLong,
+    /// The value is longer than [`SIZE_MAX`], or deeper than [`LEVELS_MAX`].
+    TooLarge,
 }
 
 /// The version of the binary form.
 const VERSION: u8 = 1;
+
+/// The maximum number of arrays and objects within each other. JSON has at most 1000.
+pub const LEVELS_MAX: usize = 1024;
 
 /// The longest text whose length fits the header byte.
 const SHORT_TEXT_MAX: usize = 63;
@@ -54,6 +57,8 @@ pub struct Builder {
     value: Vec<u8>,
     /// The parts of all arrays and objects that have been started and not ended.
     parts: Vec<Part>,
+    /// The number of arrays and objects that have been started and not ended.
+    levels: usize,
 }
 
 /// The number of bytes of the integers in a table whose largest one is given.
@@ -71,24 +76,32 @@ thread_local! {
     static BUILDER: RefCell<Builder> = RefCell::default();
 }
 
-/// The memory in bytes that the builder of a thread keeps for its next value.
+/// The memory in bytes of each buffer that the builder of a thread keeps for its next value.
 const KEPT_BYTES: usize = 1 << 20;
 
 impl Builder {
-    /// Builds a value with the builder of the thread, and appends it to `out` as a VARIANT cell. It
-    /// allocates only for values longer than those before. `build` must not call this function.
+    /// Builds a value with the builder of the thread, and appends it to `out` as a VARIANT cell. The
+    /// memory of the builder is used again. `build` must not call this function.
     pub fn with<E: From<BuildError>>(
         out: &mut impl Bytes,
         build: impl FnOnce(&mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
         BUILDER.with_borrow_mut(|builder| {
+            // A build that panicked has left its parts.
+            builder.clear();
             let built = build(builder).and_then(|()| Ok(builder.write(out)?));
-            match builder.value.capacity().max(builder.names.capacity()) > KEPT_BYTES {
-                true => *builder = Self::default(),
-                false => builder.clear(),
+            if builder.longest_buffer() > KEPT_BYTES {
+                *builder = Self::default();
             }
             built
         })
+    }
+
+    /// The memory of the longest buffer in bytes.
+    fn longest_buffer(&self) -> usize {
+        let of_names = (self.ends.capacity() + self.ids.capacity()) * size_of::<u32>();
+        let of_parts = self.parts.capacity() * size_of::<Part>();
+        self.value.capacity().max(self.names.capacity()).max(of_names).max(of_parts)
     }
 
     /// Appends the bytes of the finished value as a VARIANT cell.
@@ -97,7 +110,7 @@ impl Builder {
         let width = width_of(length.max(count));
         let whole = 1 + (count + 2) * width + length;
         if whole > SIZE_MAX || self.value.len() > SIZE_MAX {
-            return Err(BuildError::TooLong);
+            return Err(BuildError::TooLarge);
         }
         out.extend(&(whole as u32).to_le_bytes());
         out.extend(&[VERSION | ((width as u8 - 1) << 6)]);
@@ -117,6 +130,12 @@ impl Builder {
         self.ids.clear();
         self.value.clear();
         self.parts.clear();
+        self.levels = 0;
+    }
+
+    /// The number of parts of all arrays and objects that have been started and not ended.
+    pub(super) fn open_parts(&self) -> usize {
+        self.parts.len()
     }
 
     fn primitive(&mut self, kind: u8, content: &[u8]) {
@@ -202,8 +221,9 @@ impl Builder {
         self.value.extend_from_slice(bytes);
     }
 
-    /// Starts an array or an object.
-    pub fn start(&self) -> Start {
+    /// Starts an array or an object, which must be ended.
+    pub fn start(&mut self) -> Start {
+        self.levels += 1;
         Start { value: self.value.len(), parts: self.parts.len() }
     }
 
@@ -259,11 +279,11 @@ impl Builder {
     }
 
     /// Writes the table of the parts before them, and moves them for that. A text within n arrays is
-    /// moved n times; JSON has at most 1000 levels.
+    /// moved n times, at most [`LEVELS_MAX`].
     fn end(&mut self, start: Start, is_object: bool) -> Result<(), BuildError> {
         let length = self.value.len() - start.value;
-        if length > SIZE_MAX || self.names.len() > SIZE_MAX {
-            return Err(BuildError::TooLong);
+        if length > SIZE_MAX || self.names.len() > SIZE_MAX || self.levels > LEVELS_MAX {
+            return Err(BuildError::TooLarge);
         }
         let parts = &self.parts[start.parts..];
         let count = parts.len();
@@ -293,6 +313,7 @@ impl Builder {
         parts.iter().for_each(|part| put(part.offset, offset_bytes));
         put(length as u32, offset_bytes);
         self.parts.truncate(start.parts);
+        self.levels -= 1;
         Ok(())
     }
 
@@ -302,9 +323,9 @@ impl Builder {
             self.value.extend_from_slice(bytes);
             return Ok(());
         }
-        let start = self.start();
         match variant.content() {
             Content::Object(fields) => {
+                let start = self.start();
                 for (name, value) in fields.fields() {
                     self.field(start, name);
                     on_stack(|| self.variant(value))?;
@@ -312,6 +333,7 @@ impl Builder {
                 self.end_object(start)
             }
             Content::Array(elements) => {
+                let start = self.start();
                 for value in elements.values() {
                     self.element(start);
                     on_stack(|| self.variant(value))?;

@@ -167,15 +167,16 @@ impl Builder {
 
     /// Appends a value below the objects and arrays that the steps name.
     fn nested(&mut self, steps: &[Step], value: Variant<'_>) -> Result<(), ChangeError> {
-        let start = self.start();
         match steps {
             [] => Ok(self.variant(value)?),
             [Step::Field(name), rest @ ..] => {
+                let start = self.start();
                 self.field(start, name.as_bytes());
                 on_stack(|| self.nested(rest, value))?;
                 Ok(self.end_object(start)?)
             }
             [Step::Element(index), rest @ ..] => {
+                let start = self.start();
                 self.nulls(start, *index)?;
                 self.element(start);
                 on_stack(|| self.nested(rest, value))?;
@@ -187,10 +188,10 @@ impl Builder {
     /// Appends elements that are JSON's null. More than a value can hold are refused before they
     /// take memory.
     fn nulls(&mut self, array: super::builder::Start, count: usize) -> Result<(), BuildError> {
-        // A value of one byte and its offset.
-        const ELEMENT_BYTES: usize = 2;
-        if count > SIZE_MAX / ELEMENT_BYTES {
-            return Err(BuildError::TooLong);
+        // A null takes a byte, and an offset of four bytes in a value of this size.
+        const ELEMENT_BYTES: usize = 5;
+        if count.saturating_add(self.open_parts()) > SIZE_MAX / ELEMENT_BYTES {
+            return Err(BuildError::TooLarge);
         }
         for _ in 0..count {
             self.element(array);
@@ -203,9 +204,9 @@ impl Builder {
     /// `in_arrays`, that are JSON's null.
     pub fn without_nulls(&mut self, value: Variant<'_>, in_arrays: bool) -> Result<(), BuildError> {
         let is_null = |value: &Variant<'_>| matches!(value.content(), Content::Null);
-        let start = self.start();
         match value.content() {
             Content::Object(fields) => {
+                let start = self.start();
                 for (name, value) in fields.fields().filter(|(_, value)| !is_null(value)) {
                     self.field(start, name);
                     on_stack(|| self.without_nulls(value, in_arrays))?;
@@ -213,6 +214,7 @@ impl Builder {
                 self.end_object(start)
             }
             Content::Array(elements) => {
+                let start = self.start();
                 for value in elements.values().filter(|value| !(in_arrays && is_null(value))) {
                     self.element(start);
                     on_stack(|| self.without_nulls(value, in_arrays))?;
@@ -221,5 +223,63 @@ impl Builder {
             }
             _ => self.variant(value),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::is_sound;
+    use super::*;
+
+    fn changed(bytes: &[u8], path: &str, change: Change<'_>) -> Result<Vec<u8>, ChangeError> {
+        let mut out = Vec::new();
+        let path = Path::parse(path).unwrap();
+        Builder::with(&mut out, |builder| builder.changed(Variant::new(bytes), &path, change))?;
+        Ok(out)
+    }
+
+    #[test]
+    fn a_path_makes_no_value_that_is_too_large_or_too_deep() {
+        let mut empty = Vec::new();
+        let build = |builder: &mut Builder| {
+            let start = builder.start();
+            builder.end_array(start)
+        };
+        Builder::with(&mut empty, build).unwrap();
+        let (bytes, value) = (empty.clone(), empty.clone());
+        let added = Change::Insert(Variant::new(&value));
+        let too_large = ChangeError::Build(BuildError::TooLarge);
+        for path in [
+            "$[60000000]".to_string(),
+            "$[9000000][9000000][9000000][9000000]".to_string(),
+            format!("${}", "[0]".repeat(50_000)),
+        ] {
+            assert_eq!(changed(&bytes, &path, added), Err(too_large.clone()), "{}", path.len());
+        }
+        // The limit is also that of a value that grows by one level at a time.
+        let mut deep = bytes.clone();
+        let levels = (0..2 * super::super::LEVELS_MAX).take_while(|_| {
+            let grown = changed(&bytes, "$[0]", Change::Insert(Variant::new(&deep)));
+            grown.is_ok_and(|grown| {
+                deep = grown;
+                is_sound(&deep)
+            })
+        });
+        assert_eq!(levels.count(), super::super::LEVELS_MAX - 1);
+    }
+
+    #[test]
+    fn a_value_whose_parts_overlap_is_not_sound() {
+        // An array of two elements that are both the array of the next level.
+        let mut value = vec![0];
+        for _ in 0..30 {
+            let mut outer = vec![0b11, 2, 0, 0, value.len() as u8];
+            outer.extend_from_slice(&value);
+            value = outer;
+        }
+        let mut bytes = 3u32.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&[1, 0, 0]);
+        bytes.extend_from_slice(&value);
+        assert!(!is_sound(&bytes));
     }
 }

@@ -10,18 +10,19 @@
 //! reading the others. All integers are little endian.
 //!
 //! A [`Builder`] writes these bytes. A user's own code can pass any others; what is malformed in them
-//! is read as null or as missing.
+//! is read as null or as missing. Whether they are refused is decided by [`is_sound`].
 
 mod builder;
 mod change;
 mod path;
 mod schema;
 
-pub use builder::{BuildError, Builder};
+pub use builder::{BuildError, Builder, LEVELS_MAX};
 pub use change::{Change, ChangeError};
 pub use path::{InvalidPath, Path};
 pub use schema::{Shape, merge_types, type_of};
 
+use crate::table::deep_recursion::on_stack;
 use crate::table::row::decimal_of;
 use crate::table::types::DECIMAL_DIGITS_MAX;
 use std::cmp::Ordering;
@@ -104,6 +105,21 @@ pub struct Parts<'a> {
     offset_bytes: usize,
     offsets: usize,
     parts: usize,
+}
+
+/// Whether the parts of a VARIANT cell do not overlap and are not too deep, so that reading it takes
+/// no more steps than it has bytes.
+pub fn is_sound(bytes: &[u8]) -> bool {
+    fn visit(value: Variant<'_>, level: usize, left: &mut usize) -> bool {
+        let (Content::Array(parts) | Content::Object(parts)) = value.content() else { return true };
+        level < LEVELS_MAX
+            && parts.values().all(|part| {
+                let is_left = *left > 0;
+                *left = left.saturating_sub(1);
+                is_left && on_stack(|| visit(part, level + 1, left))
+            })
+    }
+    visit(Variant::new(bytes), 0, &mut bytes.len().clone())
 }
 
 /// A part of the bytes; empty if they are too short.

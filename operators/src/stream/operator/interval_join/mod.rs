@@ -273,7 +273,8 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z, M> BoundedIntervalJoin<L, F, R, 
     }
 
     /// A left semi join: one result for each left record with a match, at its first match. The record
-    /// is not buffered any longer then.
+    /// is removed then; a few bytes of it stay until it expires, and do not count for
+    /// `max_state_bytes`.
     pub fn left_semi<K, U, J>(self, result: J) -> Stream<impl Recipe<Item = U>, C>
     where
         K: Kept + Hash + Eq + Clone,

@@ -270,8 +270,8 @@ where
         Ok(())
     }
 
-    /// Whether the record of a search was removed by its first match, which was another record's
-    /// find.
+    /// Whether the record of a search was removed meanwhile, because the search of another record
+    /// matched it.
     fn is_orphaned(&self, Search { record, number, .. }: &Search) -> bool {
         P::REMOVES_MATCHED && self.records.number(record.side, record.id) != *number
     }

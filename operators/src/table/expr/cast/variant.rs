@@ -7,7 +7,7 @@ use crate::table::expr::compile::{CellFn, Compiled, Cx, EvalError, failed, from_
 use crate::table::row::{Map, RowWriter};
 use crate::table::text::json::write_variant;
 use crate::table::types::{DECIMAL_DIGITS_MAX, DataType, Field};
-use crate::table::variant::{BuildError, Builder, Content, Path, SIZE_MAX, Variant};
+use crate::table::variant::{BuildError, Builder, Content, LEVELS_MAX, Path, SIZE_MAX, Variant};
 use bumpalo::collections::Vec as BumpVec;
 
 use DataType as T;
@@ -313,10 +313,10 @@ impl FromVariant {
 
 /// The error of a value that is too long.
 #[cold]
-pub fn too_long<'a>() -> Result<Cell<'a>, Box<EvalError>> {
+pub fn too_large<'a>() -> Result<Cell<'a>, Box<EvalError>> {
     failed(
         "VARIANT_SIZE_LIMIT",
-        format!("a VARIANT is longer than {SIZE_MAX} bytes"),
+        format!("a VARIANT is longer than {SIZE_MAX} bytes or deeper than {LEVELS_MAX} levels"),
         "Split it into several rows",
     )
 }
@@ -332,7 +332,7 @@ pub fn to_variant(value: Compiled, from: DataType) -> Compiled {
         let mut out = BumpVec::new_in(cx.arena);
         match Builder::with(&mut out, |builder| write_cell(cell, &from, builder)) {
             Ok(()) => Ok(Cell::Bytes(out.into_bump_slice())),
-            Err(BuildError::TooLong) => too_long(),
+            Err(BuildError::TooLarge) => too_large(),
             Err(BuildError::DuplicateName(name)) => failed(
                 "VARIANT_DUPLICATE_KEY",
                 format!("an object would have two fields `{name}`"),

@@ -3,11 +3,12 @@
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::{Compiled, failed, from_cells, long_fn};
+use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, long_fn};
 use crate::table::expr::functions::registry::{
     Function, MANY, Typed, any_nullable, called, cells, expect, typed,
 };
 use crate::table::expr::functions::string::{Unit, slice, text_or_bytes};
+use crate::table::expr::functions::string_rare::STEPS_MAX;
 use crate::table::expr::type_rules::Rules;
 use crate::table::text::utf8;
 use crate::table::types::DataType;
@@ -69,7 +70,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                     "Occurrences are counted from 1",
                 );
             }
-            Ok(Cell::Long(position(a[1].bytes(), a[0].bytes(), from, nth)))
+            position(a[1].bytes(), a[0].bytes(), from, nth).map(Cell::Long)
         },
     )
     .usage("1.5.0", "instr('Millstream', 'st')", "5"),
@@ -172,9 +173,18 @@ fn locate(part: &[u8], text: &[u8], from: i64) -> i64 {
 
 /// The position of an occurrence of `part`, counted from 1; 0 if there is none. A negative `from`
 /// counts from the end, and the search goes backwards. Occurrences may overlap.
-fn position(part: &[u8], text: &[u8], from: i64, nth: i64) -> i64 {
+fn position(part: &[u8], text: &[u8], from: i64, nth: i64) -> Result<i64, Box<EvalError>> {
+    // Overlapping occurrences are compared as a whole, each again.
+    let most = (nth as usize).min(text.len());
+    if part.len().saturating_mul(most) > STEPS_MAX && text.len() > STEPS_MAX / part.len() {
+        return failed(
+            "COLLECTION_SIZE_LIMIT_EXCEEDED",
+            format!("`instr` of texts of {} and {} bytes", text.len(), part.len()),
+            "Use shorter texts, or an earlier occurrence",
+        );
+    }
     if from > 0 && nth == 1 || part.is_empty() {
-        return if part.is_empty() { 1 } else { locate(part, text, from) };
+        return Ok(if part.is_empty() { 1 } else { locate(part, text, from) });
     }
     let at = if from > 0 {
         let finder = memmem::Finder::new(part);
@@ -199,7 +209,7 @@ fn position(part: &[u8], text: &[u8], from: i64, nth: i64) -> i64 {
             })
         })
     };
-    at.map_or(0, |at| utf8::count(&text[..at]) as i64 + 1)
+    Ok(at.map_or(0, |at| utf8::count(&text[..at]) as i64 + 1))
 }
 
 /// Computes `substring_index`. Each search starts one byte after the start of the previous match,

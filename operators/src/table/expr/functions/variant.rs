@@ -8,7 +8,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cast::OnError;
 use crate::table::expr::cast::variant::{
-    FromVariant, Nested, can_be_cast_to, is_convertible, to_variant, too_long,
+    FromVariant, Nested, can_be_cast_to, is_convertible, to_variant, too_large,
 };
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, text_in};
@@ -145,7 +145,7 @@ fn compile_parse(args: Vec<Compiled>, call: Call) -> Compiled {
         match Builder::with(&mut out, |builder| parse_variant(json, builder)) {
             Ok(()) => Ok(Cell::Bytes(out.into_bump_slice())),
             Err(_) if is_try => Ok(Cell::Null),
-            Err(VariantError::Build(BuildError::TooLong)) => too_long(),
+            Err(VariantError::Build(BuildError::TooLarge)) => too_large(),
             Err(error) => not_json(json, &error),
         }
     })

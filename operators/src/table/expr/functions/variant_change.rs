@@ -3,7 +3,7 @@
 use super::registry::{Call, Function, MANY, Typed, any_nullable, called, take, unexpected};
 use super::variant::only;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::cast::variant::too_long;
+use crate::table::expr::cast::variant::too_large;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{
     BytesFn, Compiled, Cx, EvalError, Semantics, failed, fold, from_cells, text_in,
@@ -203,7 +203,7 @@ fn compile_change(args: Vec<Compiled>, call: Call) -> Compiled {
             let build = |builder: &mut Builder| builder.changed(Variant::new(value), path, change);
             match Builder::with(&mut out, build) {
                 Ok(()) => Ok(Cell::Bytes(out.into_bump_slice())),
-                Err(ChangeError::Build(BuildError::TooLong)) => too_long(),
+                Err(ChangeError::Build(BuildError::TooLarge)) => too_large(),
                 Err(_) if is_try => Ok(Cell::Null),
                 Err(error) => cannot_change(call.name, &error),
             }
@@ -222,7 +222,7 @@ fn cannot_change<'a>(name: &str, error: &ChangeError) -> Result<Cell<'a>, Box<Ev
                 "Use variant_set, which replaces it, or try_variant_insert, which gives NULL",
             )
         }
-        ChangeError::Build(BuildError::TooLong) => too_long(),
+        ChangeError::Build(BuildError::TooLarge) => too_large(),
         ChangeError::OtherKind => failed(
             "VARIANT_PATH_TYPE_MISMATCH",
             format!(
@@ -258,13 +258,13 @@ fn compile_delete(args: Vec<Compiled>, call: Call) -> Compiled {
                 let mut out = BumpVec::new_in(cx.arena);
                 let whole = Variant::new(value);
                 let build = |builder: &mut Builder| builder.changed(whole, path, Change::Delete);
-                // Without a part, a value is not longer, and its other fields differ.
-                let built = Builder::with(&mut out, build);
-                debug_assert!(built.is_ok(), "{built:?}");
-                Ok(out.into_bump_slice())
+                match Builder::with(&mut out, build) {
+                    Ok(()) => Ok(Some(out.into_bump_slice())),
+                    Err(error) => cannot_change(call.name, &error).map(|_| None),
+                }
             })?;
             // A path that is NULL is passed over.
-            value = changed.map_or(value, |changed| changed);
+            value = changed.flatten().map_or(value, |changed| changed);
         }
         Ok(Cell::Bytes(value))
     })
@@ -297,9 +297,9 @@ fn compile_strip(args: Vec<Compiled>, call: Call) -> Compiled {
         };
         let mut out = BumpVec::new_in(cx.arena);
         let value = Variant::new(value);
-        // Without its nulls, a value is not longer.
-        let built = Builder::with(&mut out, |builder| builder.without_nulls(value, in_arrays));
-        debug_assert!(built.is_ok(), "{built:?}");
-        Ok(Cell::Bytes(out.into_bump_slice()))
+        match Builder::with(&mut out, |builder| builder.without_nulls(value, in_arrays)) {
+            Ok(()) => Ok(Cell::Bytes(out.into_bump_slice())),
+            Err(error) => cannot_change(call.name, &ChangeError::Build(error)),
+        }
     })
 }

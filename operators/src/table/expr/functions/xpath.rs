@@ -1,9 +1,9 @@
 //! The functions `xpath…`: values that an XPath 1.0 expression selects from an XML text.
 //!
 //! As in Spark, names have no namespaces: `a/b` also selects `b` of a default namespace. A text is
-//! parsed for each call; a thread keeps the compiled paths, at most [`PATHS_MAX`]. Nesting is limited, because the parser
-//! of paths and the evaluation are recursive, and the parser of XML searches all open elements for
-//! the namespace of each new one.
+//! parsed for each call; a thread keeps the compiled paths, at most [`PATHS_MAX`]. Nesting is
+//! limited, because the parser of paths and the evaluation are recursive, and the parser of XML
+//! searches all open elements for the namespace of each new one.
 
 use super::registry::{Call, Function, Typed, cells, made, text_or_null};
 use crate::table::error::{PlanError, PlanResult};
@@ -30,6 +30,8 @@ const DEPTH_MAX: usize = 128;
 const DOCTYPE: &str = "<!DOCTYPE";
 /// How many compiled paths a thread keeps. With one more it starts again.
 const PATHS_MAX: usize = 1024;
+/// The bytes of a path that is kept; a longer one is compiled for each call.
+const KEPT_PATH_BYTES: usize = 4096;
 
 /// Declares a function of an XML text and a path that gives one value.
 const fn of_path(
@@ -146,10 +148,12 @@ fn compiled(path: &str) -> Result<Rc<XPath>, String> {
             return Ok(known.clone());
         }
         let compiled = Rc::new(compile(path)?);
-        if paths.len() == PATHS_MAX {
-            paths.clear();
+        if path.len() <= KEPT_PATH_BYTES {
+            if paths.len() == PATHS_MAX {
+                paths.clear();
+            }
+            paths.insert(path.to_string(), compiled.clone());
         }
-        paths.insert(path.to_string(), compiled.clone());
         Ok(compiled)
     })
 }

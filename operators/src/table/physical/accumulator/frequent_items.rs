@@ -13,6 +13,11 @@ use std::cmp::Reverse;
 
 /// The size of a new table, as a power of two.
 const LOG_SIZE_MIN: u8 = 3;
+/// The largest distance of a key from the slot of its hash. Only keys that were chosen to have one
+/// hash are so far away; each of them would slow down all others.
+const DISTANCE_MAX: u32 = 4096;
+/// The maximum memory of the values of one group, in bytes.
+const BYTES_MAX: usize = 1 << 30;
 /// The largest number of counts whose median is computed.
 const SAMPLE_MAX: usize = 1024;
 
@@ -56,48 +61,58 @@ impl FrequentItems {
         Self { data_type, log_size_max, slots, active: 0, offset: 0, nulls: 0, key_bytes: 0 }
     }
 
-    /// Adds a value.
-    pub fn add(&mut self, cell: Cell<'_>) {
+    /// Adds a value. False if the values take too much memory, or too many have one hash.
+    #[must_use]
+    pub fn add(&mut self, cell: Cell<'_>) -> bool {
         match key_of(cell) {
             Some(key) => self.add_key(key, 1),
-            None => self.nulls += 1,
+            None => {
+                self.nulls += 1;
+                true
+            }
         }
     }
 
-    fn add_key(&mut self, key: Key, count: i64) {
-        self.put(key, count);
+    fn add_key(&mut self, key: Key, count: i64) -> bool {
+        if !self.put(key, count) || self.heap_bytes() > BYTES_MAX {
+            return false;
+        }
         if self.active <= capacity(self.slots.len()) {
-            return;
+            return true;
         }
         if self.slots.len() < 1 << self.log_size_max {
             let larger = vec![None; self.slots.len() * 2];
             let held = std::mem::replace(&mut self.slots, larger);
             (self.active, self.key_bytes) = (0, 0);
-            for slot in held.into_iter().flatten() {
-                self.put(slot.key, slot.count);
-            }
+            held.into_iter().flatten().all(|slot| self.put(slot.key, slot.count))
         } else {
             self.purge();
+            true
         }
     }
 
-    /// Adds to the count of a key, for which there is room.
-    fn put(&mut self, key: Key, count: i64) {
+    /// Adds to the count of a key, for which there is room. False if the key is too far from the
+    /// slot of its hash.
+    fn put(&mut self, key: Key, count: i64) -> bool {
         let mask = self.slots.len() - 1;
         let (mut at, mut distance) = (self.hash(&key) & mask, 1);
         while let Some(slot) = &mut self.slots[at] {
             if slot.key == key {
                 slot.count += count;
-                return;
+                return true;
             }
             at = (at + 1) & mask;
             distance += 1;
+        }
+        if distance > DISTANCE_MAX {
+            return false;
         }
         if let Key::Bytes(bytes) = &key {
             self.key_bytes += bytes.len();
         }
         self.slots[at] = Some(Slot { key, count, distance });
         self.active += 1;
+        true
     }
 
     fn hash(&self, key: &Key) -> usize {
@@ -157,13 +172,13 @@ impl FrequentItems {
         (0..size).filter_map(move |step| self.slots[(step * stride) & (size - 1)].as_ref())
     }
 
-    /// Adds the values of another sketch.
-    pub fn merge(&mut self, other: &Self) {
-        for slot in other.in_strides() {
-            self.add_key(slot.key.clone(), slot.count);
-        }
+    /// Adds the values of another sketch. False as for [`Self::add`].
+    #[must_use]
+    pub fn merge(&mut self, other: &Self) -> bool {
+        let is_merged = other.in_strides().all(|slot| self.add_key(slot.key.clone(), slot.count));
         self.offset += other.offset;
         self.nulls += other.nulls;
+        is_merged
     }
 
     /// The sketch as Spark has it at the end of a batch: it is read from its bytes, and merged into
@@ -172,12 +187,13 @@ impl FrequentItems {
         let mut again = Self { slots: vec![None; self.slots.len()], ..self.clone() };
         (again.active, again.key_bytes) = (0, 0);
         for slot in self.slots.iter().flatten() {
-            again.put(slot.key.clone(), slot.count);
+            // The keys fit as they are, so they do in another order.
+            let _ = again.put(slot.key.clone(), slot.count);
         }
         let slots = vec![None; 1 << LOG_SIZE_MIN];
         let mut merged =
             Self { slots, active: 0, key_bytes: 0, offset: 0, nulls: 0, ..self.clone() };
-        merged.merge(&again);
+        let _ = merged.merge(&again);
         merged
     }
 
@@ -316,14 +332,14 @@ mod tests {
             let cut = cut.min(values.len());
             let empty = || FrequentItems::new(DataType::Long, items_max);
             let (mut sketch, mut other) = (empty(), empty());
-            values[..cut].iter().for_each(|v| sketch.add(Cell::Long(*v)));
+            values[..cut].iter().for_each(|v| assert!(sketch.add(Cell::Long(*v))));
             let (mut bytes, mut restored) = (Vec::new(), empty());
             sketch.encode(&mut bytes);
             restored.decode(&mut bytes.as_slice()).unwrap();
             prop_assert_eq!(&restored, &sketch);
             prop_assert!(bytes.is_empty() || empty().decode(&mut &bytes[..bytes.len() - 1]).is_none());
-            values[cut..].iter().for_each(|v| other.add(Cell::Long(*v)));
-            restored.merge(&other);
+            values[cut..].iter().for_each(|v| assert!(other.add(Cell::Long(*v))));
+            prop_assert!(restored.merge(&other));
             prop_assert!(restored.active <= capacity(restored.slots.len()));
             for slot in restored.slots.iter().flatten() {
                 let Key::Long(value) = slot.key else { unreachable!() };
@@ -338,5 +354,13 @@ mod tests {
                 prop_assert!(restored.slots[at].is_some());
             }
         }
+    }
+
+    #[test]
+    fn values_of_one_hash_are_refused_before_they_slow_down_all_others() {
+        let mut sketch = FrequentItems::new(DataType::Long, 100_000);
+        // The halves of each number cancel each other out in Java's hash.
+        let added = (0..100_000).take_while(|k| sketch.add(Cell::Long(k << 32 | k))).count();
+        assert!((4_000..6_000).contains(&added), "{added}");
     }
 }

@@ -530,7 +530,10 @@ impl Function {
                 (_, a) => *a = Some(b.clone()),
             },
             (A::Shape(a), A::Shape(b)) => a.merge(b)?,
-            (A::Frequent(a), A::Frequent(b)) => a.merge(b),
+            (A::Frequent(a), A::Frequent(b)) => match a.merge(b) {
+                true => {}
+                false => return too_many_counts(),
+            },
             (A::Vector(a), A::Vector(b)) => {
                 if let Input::Vector(_, result) = &self.input {
                     a.merge(b, *result)?;
@@ -601,6 +604,12 @@ impl Function {
             matches!(acc, A::Values(_) | A::Distinct(_) | A::Percentile(_) | A::Counts(_))
         };
         grows(&self.start())
+    }
+
+    /// Whether a window may keep an accumulator for each row of a frame and merge them. A frequency
+    /// sketch and a type of VARIANT are too large, and a merged sketch has other ties.
+    pub fn merges_in_frames(&self) -> bool {
+        !self.grows() && !matches!(self.start(), Accumulator::Frequent(_) | Accumulator::Shape(_))
     }
 
     /// Adds to a sum of decimals. The sum may temporarily exceed 38 digits. A sum beyond 128 bits

@@ -159,7 +159,11 @@ fn add_sketched(
                 held.add(type_of(Variant::new(cell.bytes())))?;
             }
         }
-        (Input::Frequent { value, .. }, A::Frequent(items)) => items.add(value(cx)?),
+        (Input::Frequent { value, .. }, A::Frequent(items)) => {
+            if !items.add(value(cx)?) {
+                return too_many_counts();
+            }
+        }
         (Input::Vector(f, result), A::Vector(mean)) => {
             let cell = f(cx)?;
             if !cell.is_null() {
@@ -321,7 +325,8 @@ pub(super) fn interval_overflow<T>() -> Result<T, Box<EvalError>> {
 pub(super) fn too_many_counts<T>() -> Result<T, Box<EvalError>> {
     failed(
         "COLLECTION_SIZE_LIMIT_EXCEEDED",
-        "the distinct values of `percentile`, `median` or `mode` take more than 1 GiB for one group"
+        "the distinct values of `percentile`, `median`, `mode` or `approx_top_k` take more than 1 GiB \
+         for one group, or thousands of them have one hash"
             .to_string(),
         "Use approx_percentile, or group by more columns or shorter windows",
     )

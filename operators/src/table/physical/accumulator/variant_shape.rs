@@ -6,8 +6,10 @@ use crate::table::expr::compile::{EvalError, failed};
 use crate::table::types::{DataType, Field};
 use crate::table::variant::{Shape, merge_types};
 
-/// The most fields and elements of the type, at all levels.
+/// The most fields and elements of the type, at all levels. A long name counts as several.
 const PARTS_MAX: usize = 100_000;
+/// The bytes of a name that count as a field.
+const NAME_BYTES: usize = 64;
 
 /// The common type of the values so far.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,8 +56,7 @@ impl VariantShape {
 
     /// The heap memory in bytes, estimated from the number of parts.
     pub fn heap_bytes(&self) -> usize {
-        // A part has a type, and a name of about as many bytes.
-        self.parts * 2 * size_of::<DataType>()
+        self.parts * (size_of::<Field>() + NAME_BYTES)
     }
 
     /// Appends the type in the encoding of checkpoints.
@@ -139,7 +140,10 @@ fn parts_of(data_type: &DataType) -> usize {
     match data_type {
         DataType::Array(element) => 1 + on_stack(|| parts_of(element)),
         DataType::Struct(fields) => {
-            fields.iter().map(|field| 1 + on_stack(|| parts_of(&field.data_type))).sum()
+            let part = |field: &Field| {
+                1 + field.name.len() / NAME_BYTES + on_stack(|| parts_of(&field.data_type))
+            };
+            fields.iter().map(part).sum()
         }
         _ => 0,
     }

@@ -132,7 +132,7 @@ impl WindowStage {
             },
             WindowFunction::Aggregate(call) => {
                 let function = Function::new(call, width, semantics);
-                let merges = call.user.is_none() && !call.distinct && !function.grows();
+                let merges = call.user.is_none() && !call.distinct && function.merges_in_frames();
                 Compute::Aggregate { function: Box::new(function), merges }
             }
         };
