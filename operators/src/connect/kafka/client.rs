@@ -57,6 +57,7 @@ pub(super) fn is_transient(error: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::OffsetNotAvailable
             | RDKafkaErrorCode::CoordinatorNotAvailable
             | RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::NotCoordinator
     )
 }
 

@@ -382,8 +382,7 @@ fn may_commit_later(error: RDKafkaErrorCode) -> bool {
     is_transient(error)
         || matches!(
             error,
-            RDKafkaErrorCode::NotCoordinator
-                | RDKafkaErrorCode::RebalanceInProgress
+            RDKafkaErrorCode::RebalanceInProgress
                 | RDKafkaErrorCode::UnknownMemberId
                 | RDKafkaErrorCode::IllegalGeneration
         )

@@ -456,7 +456,7 @@ fn read_group(
     config.set("isolation.level", "read_committed");
     let consumer: BaseConsumer =
         config.create().map_err(|error| failed("start a client", error))?;
-    let metadata = consumer.client().fetch_metadata(None, client.timeout);
+    let metadata = retried(client.timeout, |left| consumer.client().fetch_metadata(None, left));
     let metadata = metadata.map_err(|error| failed("list the topics", error))?;
     if !metadata.topics().iter().any(|known| known.name() == topic) {
         create_topic(client, topic)?;
