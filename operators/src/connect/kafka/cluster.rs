@@ -1,7 +1,7 @@
 //! Requests about topics: their partitions, and the earliest and latest offsets. All requests block
 //! until they are answered or time out.
 
-use crate::connect::kafka::client::{ASK_AGAIN, Client, retried};
+use crate::connect::kafka::client::{ASK_AGAIN, Client, is_transient, retried};
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
 use crate::connect::kafka::options::{NoMatch, Place, Subscription};
 use crate::connect::kafka::topic_ids::{self, TopicIds};
@@ -78,15 +78,25 @@ impl Cluster {
     }
 
     /// As [`partitions`](Self::partitions), but a listed topic that does not exist any more has none.
-    pub fn existing(&self, subscription: &Subscription) -> Result<Partitions, EngineError> {
+    /// `missing` keeps such topics between calls: only the first call without a topic waits for it.
+    pub fn existing(
+        &self,
+        subscription: &Subscription,
+        missing: &mut BTreeSet<String>,
+    ) -> Result<Partitions, EngineError> {
         let Subscription::Topics(topics) = subscription else {
             return self.partitions(subscription);
         };
         let mut all = Partitions::new();
         for topic in topics {
-            match self.partitions(&Subscription::Topics([topic.clone()].into())) {
-                Ok(found) => all.extend(found),
-                Err(error) if error.condition() == UNKNOWN => {}
+            let patience = if missing.contains(topic) { Duration::ZERO } else { UNKNOWN_TOPIC };
+            let found = self.topic(topic, patience, &mut |found| {
+                let numbers = found.partitions().iter().map(|partition| partition.id());
+                all.extend(numbers.map(|partition| (topic.clone(), partition)));
+            });
+            match found {
+                Ok(()) => drop(missing.remove(topic)),
+                Err(error) if error.condition() == UNKNOWN => drop(missing.insert(topic.clone())),
                 Err(error) => return Err(error),
             }
         }
@@ -102,8 +112,17 @@ impl Cluster {
     ) -> Result<(), EngineError> {
         let until = Instant::now() + patience;
         loop {
-            let metadata =
-                self.retried(|left| self.consumer.client().fetch_metadata(Some(name), left));
+            let metadata = self.retried(|left| {
+                let metadata = self.consumer.client().fetch_metadata(Some(name), left)?;
+                let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+                // A topic without leaders exists.
+                match topic.and_then(|topic| topic.error()) {
+                    Some(error) if is_transient(error.into()) => {
+                        Err(KafkaError::MetadataFetch(error.into()))
+                    }
+                    _ => Ok(metadata),
+                }
+            });
             let failed = |e| self.client.failed(&format!("read the topic {name}"), &e);
             let metadata = metadata.map_err(failed)?;
             let topic = metadata.topics().iter().find(|topic| topic.name() == name);
@@ -265,12 +284,7 @@ impl Cluster {
 }
 
 fn is_unknown(error: RDKafkaErrorCode) -> bool {
-    matches!(
-        error,
-        RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::LeaderNotAvailable
-    )
+    matches!(error, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
 }
 
 fn check_same(

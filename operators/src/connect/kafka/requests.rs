@@ -16,7 +16,7 @@ use millstream_engine::env::Env;
 use millstream_engine::error::EngineError;
 use millstream_engine::sync::waker::Waker;
 use rdkafka::error::RDKafkaErrorCode;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -128,8 +128,12 @@ pub struct Asker {
     ids_compared: ComparedTopics,
     /// Continuous mode: the partitions that are read, and those that were found.
     known: Partitions,
+    /// Continuous mode: the known partitions that the last look did not find.
+    suspected: Partitions,
     /// Micro-batch mode: the partitions that were reported as deleted.
     gone: Partitions,
+    /// The listed topics that the last look did not find.
+    missing: BTreeSet<String>,
     /// The offsets of the first start.
     first: Option<ByPartition>,
     /// The next offsets of all tasklets' partitions between two batches, as far as they were told
@@ -249,17 +253,18 @@ impl Asker {
 
     /// The latest offsets, after looking for new and deleted partitions and for topics that were
     /// created again. `own` are the next offsets of the tasklet's partitions, and `is_planned` tells
-    /// which others count.
+    /// which others count. At the first start a listed topic that does not exist is an error.
     pub fn available(
         &mut self,
         own: &ByPartition,
+        is_first_start: bool,
         is_planned: impl Fn(&str, i32) -> bool,
     ) -> Result<Available, EngineError> {
         let until = Instant::now() + UNKNOWN_TOPIC;
         let (found, latest) = loop {
-            let found = match own.0.is_empty() {
+            let found = match is_first_start {
                 true => self.cluster.partitions(&self.config.subscription)?,
-                false => self.cluster.existing(&self.config.subscription)?,
+                false => self.existing()?,
             };
             self.check_own(own, &found)?;
             let planned: Partitions =
@@ -283,6 +288,10 @@ impl Asker {
         }
         self.compare_ids(&found)?;
         self.fixed(latest, own)
+    }
+
+    fn existing(&mut self) -> Result<Partitions, EngineError> {
+        self.cluster.existing(&self.config.subscription, &mut self.missing)
     }
 
     /// Reports partitions of a tasklet that do not exist any more, each once.
@@ -313,9 +322,20 @@ impl Asker {
         self.cluster.offsets(fresh.map(|(topic, at, _)| (topic, at, EARLIEST)))
     }
 
-    /// The latest offsets of partitions.
-    pub fn latest(&self, of: &ByPartition) -> Result<ByPartition, EngineError> {
-        self.cluster.offsets(of.iter().map(|(topic, partition, _)| (topic, partition, LATEST)))
+    /// The latest offsets of those partitions that still exist.
+    pub fn latest(&mut self, of: &ByPartition) -> Result<ByPartition, EngineError> {
+        let mut of: Partitions = of.iter().map(|(topic, at, _)| (topic.to_string(), at)).collect();
+        let until = Instant::now() + UNKNOWN_TOPIC;
+        loop {
+            match self.cluster.offsets_at(&of, LATEST) {
+                Err(error) if error.condition() == UNKNOWN && Instant::now() < until => {
+                    let found = self.existing()?;
+                    of.retain(|partition| found.contains(partition));
+                    thread::sleep(ASK_AGAIN);
+                }
+                latest => return latest,
+            }
+        }
     }
 
     /// Whether a tasklet's plan waits for `minOffsetsPerTrigger`. `backlog` is that of the source.
@@ -445,7 +465,9 @@ impl Requests {
             ids,
             ids_compared: ComparedTopics::default(),
             known: Partitions::new(),
+            suspected: Partitions::new(),
             gone: Partitions::new(),
+            missing: BTreeSet::new(),
             first: None,
             positions: ByPartition::default(),
             has_reported_commit: false,
@@ -550,17 +572,21 @@ impl Listener {
 impl Asker {
     /// The partitions of the subscription, if they or the topics' ids are not those of the last
     /// call. An error only for a topic that was deleted, or created again: an unreachable broker is
-    /// reported by the consumer.
+    /// reported by the consumer. A partition counts as deleted if two looks in a row do not find it,
+    /// because a broker may not know a new topic yet.
     fn discover(
         &mut self,
         last: &mut Option<(Partitions, TopicIds)>,
     ) -> Result<Option<Partitions>, EngineError> {
-        let Ok(partitions) = self.cluster.existing(&self.config.subscription) else {
-            return Ok(None);
-        };
-        // They are reported once.
-        let before = std::mem::replace(&mut self.known, partitions.clone());
-        self.loss.check_gone(&before, &partitions)?;
+        let Ok(partitions) = self.existing() else { return Ok(None) };
+        let mut lacking: Partitions = self.known.difference(&partitions).cloned().collect();
+        let suspected = std::mem::take(&mut self.suspected);
+        let gone: Partitions = lacking.intersection(&suspected).cloned().collect();
+        lacking.retain(|partition| !gone.contains(partition));
+        // Partitions that are gone are not known any more, so they are reported once.
+        self.known = partitions.union(&lacking).cloned().collect();
+        self.suspected = lacking;
+        self.loss.check_gone(&gone, &partitions)?;
         let Ok(ids) = self.cluster.topic_ids(&partitions) else { return Ok(None) };
         let found = (partitions, ids);
         if last.as_ref() == Some(&found) {
@@ -603,7 +629,9 @@ mod tests {
             ids: KnownIds::default(),
             ids_compared: ComparedTopics::default(),
             known: Partitions::new(),
+            suspected: Partitions::new(),
             gone: Partitions::new(),
+            missing: BTreeSet::new(),
             first: None,
             positions: ByPartition::default(),
             has_reported_commit: false,
@@ -646,6 +674,74 @@ mod tests {
         }
         drop(requests);
         thread.join().unwrap();
+    }
+
+    const DELETED: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    const THERE: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+
+    #[test]
+    fn continuous_mode_reports_a_topic_that_two_looks_do_not_find_and_waits_for_it_once() {
+        let cluster = MockCluster::new(1).unwrap();
+        for topic in ["a", "b"] {
+            cluster.create_topic(topic, 1, 1).unwrap();
+        }
+        let mut asker = asker(&cluster.bootstrap_servers(), "a,b");
+        let mut last = None;
+        assert_eq!(asker.discover(&mut last).unwrap(), Some(partitions(&["a", "b"])));
+        for error in [DELETED, THERE, DELETED] {
+            cluster.topic_error("b", error).unwrap();
+            asker.discover(&mut last).unwrap();
+        }
+        let start = Instant::now();
+        let error = asker.discover(&mut last).unwrap_err();
+        assert_eq!(error.condition(), "KAFKA_DATA_LOSS.PARTITIONS_DELETED");
+        assert!(start.elapsed() < UNKNOWN_TOPIC, "waited for a topic that was missing before");
+        assert!(asker.discover(&mut last).is_ok(), "reported twice");
+        cluster.topic_error("b", THERE).unwrap();
+        asker.discover(&mut last).unwrap();
+        assert!(asker.missing.is_empty() && asker.known == partitions(&["a", "b"]));
+    }
+
+    #[test]
+    fn a_tasklet_without_partitions_fails_for_an_unknown_topic_only_at_the_first_start() {
+        let cluster = MockCluster::new(1).unwrap();
+        for topic in ["a", "b"] {
+            cluster.create_topic(topic, 1, 1).unwrap();
+        }
+        cluster.topic_error("b", DELETED).unwrap();
+        let mut asker = asker(&cluster.bootstrap_servers(), "a,b");
+        let none = ByPartition::default();
+        let first = asker.available(&none, true, |_, _| false).err();
+        assert_eq!(first.unwrap().condition(), UNKNOWN);
+        let available = asker.available(&none, false, |_, _| false).unwrap();
+        assert_eq!(available.latest, none);
+    }
+
+    #[test]
+    fn the_end_of_a_drain_leaves_out_a_deleted_topic() {
+        let cluster = MockCluster::new(1).unwrap();
+        for topic in ["a", "b"] {
+            cluster.create_topic(topic, 1, 1).unwrap();
+        }
+        cluster.topic_error("b", DELETED).unwrap();
+        let mut asker = asker(&cluster.bootstrap_servers(), "a,b");
+        let own = ByPartition::parse(r#"{"a":{"0":0},"b":{"0":0}}"#).unwrap();
+        assert_eq!(asker.latest(&own).unwrap().to_string(), r#"{"a":{"0":0}}"#);
+    }
+
+    #[test]
+    fn a_partition_without_a_leader_is_not_a_deleted_one() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("a", 1, 1).unwrap();
+        cluster.partition_leader("a", 0, None).unwrap();
+        let asker = asker(&cluster.bootstrap_servers(), "a");
+        let error = asker.cluster.offsets_at(&partitions(&["a"]), LATEST).unwrap_err();
+        assert_eq!(error.condition(), "KAFKA_FAILED", "{error}");
+
+        let no_leader = RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
+        cluster.topic_error("a", no_leader).unwrap();
+        let error = asker.cluster.partitions(&asker.config.subscription).unwrap_err();
+        assert_eq!(error.condition(), "KAFKA_FAILED", "{error}");
     }
 
     /// The committed offset of partition 0 of topic a; `None` if there is none.

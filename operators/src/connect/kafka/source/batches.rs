@@ -65,7 +65,7 @@ impl KafkaSource {
             let available = match (fixed, is_stream) {
                 (_, false) => Available::new(asker.batch_end(&own)?, own),
                 (Some(latest), true) => asker.fixed(latest, &own)?,
-                (None, true) => asker.available(&own, |topic, partition| {
+                (None, true) => asker.available(&own, start.is_some(), |topic, partition| {
                     with_others || assignment.is_own(topic, partition)
                 })?,
             };

@@ -570,8 +570,12 @@ impl KafkaSource {
             }
             return Ok(true);
         }
-        let found = self.discovered.as_ref().and_then(|found| found.try_iter().last());
-        let Some(found) = found.transpose()? else { return Ok(true) };
+        // The partitions of the last look are all; a loss may have been reported before them.
+        let found = self.discovered.as_ref();
+        let found = found.map(|found| found.try_iter().collect::<Result<Vec<_>, _>>());
+        let Some(found) = found.transpose()?.and_then(|mut found| found.pop()) else {
+            return Ok(true);
+        };
         let fresh = |(topic, at): &&(String, i32)| {
             self.assignment.is_own(topic, *at) && !self.is_known(topic, *at)
         };
@@ -672,15 +676,21 @@ impl KafkaSource {
         }
     }
 
+    /// Takes the end of the drain once it is known. If the cluster does not tell it, the query fails:
+    /// a drain that ends without it would leave out records.
+    fn take_drain_end(&mut self) -> Result<(), EngineError> {
+        if let Some(Drain::Asked(pending)) = &self.drain
+            && let Some(ends) = pending.take()?
+        {
+            self.drain = Some(Drain::To(ends));
+        }
+        Ok(())
+    }
+
     /// Whether everything up to the end of the drain has been emitted. Ends the drain.
     fn ends_drain(&mut self) -> bool {
-        if let Some(Drain::Asked(pending)) = &self.drain {
-            match pending.take() {
-                Ok(None) => return false,
-                Ok(Some(ends)) => self.drain = Some(Drain::To(ends)),
-                // If the cluster does not answer, the drain covers only what has arrived.
-                Err(_) => self.drain = None,
-            }
+        if matches!(self.drain, Some(Drain::Asked(_))) {
+            return false;
         }
         if let Some(Drain::To(ends)) = &self.drain {
             let is_behind = |known: &Partition| {
@@ -714,6 +724,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
                 return Ok(Polled::Idle);
             }
         } else {
+            self.take_drain_end()?;
             if !self.start()? {
                 return Ok(Polled::Idle);
             }

@@ -7,6 +7,7 @@ use millstream_engine::runtime::stage::{FlushStatus, Stage};
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -193,4 +194,39 @@ fn each_partition_goes_back_to_its_own_end_of_a_batch() {
     let ends = offsets(r#"{"t":{"0":5,"1":3}}"#);
     source.begin_batch(&ends).unwrap();
     assert_eq!(source.offsets(), ends);
+}
+
+#[test]
+fn a_reported_loss_is_an_error_although_later_looks_found_partitions() {
+    let cluster = cluster(0);
+    let mut source = open(&cluster, 1, None, &Arc::new(SimEnv::new(0))).remove(0);
+    let (sender, found) = std::sync::mpsc::channel();
+    source.discovered = Some(found);
+    sender.send(Err(EngineError::operator("LOST", "", ""))).unwrap();
+    sender.send(Ok(Partitions::new())).unwrap();
+    let error = source.take_discovered().unwrap_err();
+    assert_eq!(error.condition(), "LOST");
+}
+
+#[test]
+fn a_drain_fails_if_the_cluster_does_not_tell_the_latest_offsets() {
+    let cluster = cluster(3);
+    let env = Arc::new(SimEnv::new(0));
+    let mut source = open(&cluster, 1, None, &env).remove(0);
+    let mut down = Counted::default();
+    poll_until("the end", (&mut source, &mut down, &env), is_at_end);
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &[refused; 10]);
+    <KafkaSource as Source<Counted>>::begin_drain(&mut source);
+    let start = Instant::now();
+    let error = loop {
+        assert!(start.elapsed() < TIMEOUT, "never: an error");
+        let mut cx = StepCx { env: &*env, budget: 1000, wake_at_ns: None };
+        if let Err(error) = source.poll(&mut down, &mut cx) {
+            break error;
+        }
+        assert!(!<KafkaSource as Source<Counted>>::is_drained_when_idle(&mut source));
+        std::thread::yield_now();
+    };
+    assert_eq!(error.condition(), "KAFKA_FAILED", "{error}");
 }
