@@ -4,7 +4,7 @@
 //! computed where it is first needed and reused at the other occurrences. So the elimination adds
 //! neither evaluations nor errors.
 
-use crate::table::expr::functions::is_deterministic;
+use crate::table::expr::functions::{TRY_RESULT, is_deterministic};
 use crate::table::expr::{Node, Resolved};
 use crate::table::value::Value;
 use std::collections::HashMap;
@@ -141,7 +141,7 @@ fn count<'e>(expr: &'e Resolved, facts: &[Facts], sure: bool, found: &mut Found<
         Node::Lambda(..) => 0,
         Node::Case(..) => 1,
         Node::Call("and" | "or" | "coalesce" | "if" | "nvl2" | "nullif", _) => 1,
-        Node::Call("try", _) => 0,
+        Node::Call("try" | TRY_RESULT, _) => 0,
         _ => children.len(),
     };
     let mut at = 1;

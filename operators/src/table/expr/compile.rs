@@ -338,8 +338,8 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
             if let Some(compiled) = compare_with_constant(name, args, width) {
                 return compiled;
             }
-            if let ("try", [tried]) = (*name, args.as_slice()) {
-                return compile_tried(tried, width, semantics);
+            if let ("try" | functions::TRY_RESULT, [tried]) = (*name, args.as_slice()) {
+                return compile_tried(tried, *name == functions::TRY_RESULT, width, semantics);
             }
             let compiled = args.iter().map(below).collect();
             if !semantics.ansi && expr.data_type.is_integral() {
@@ -358,13 +358,17 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
     }
 }
 
-/// Compiles the operand of a `try_` function in ANSI mode, so that a failure is detected. For
-/// arithmetic on numbers, only an error of the operation itself gives NULL. An error in its
-/// operands fails the query, as in Spark.
-fn compile_tried(tried: &Resolved, width: usize, semantics: Semantics) -> Compiled {
+/// Compiles the operand of a `try_` function in ANSI mode, so that a failure is detected. If it fails
+/// of operands, only an error of the operation itself gives NULL.
+fn compile_tried(
+    tried: &Resolved,
+    fails_of_operands: bool,
+    width: usize,
+    semantics: Semantics,
+) -> Compiled {
     let ansi = Semantics { ansi: true, ..semantics };
     match &tried.node {
-        Node::Call(name, args) if functions::tries_itself(name, args) => {
+        Node::Call(name, args) if fails_of_operands => {
             let args_compiled = args.iter().map(|arg| passed(compile(arg, width, semantics)));
             let args_compiled = args_compiled.collect();
             errors_to_null(functions::compile(name, args_compiled, args, &tried.data_type, ansi))
@@ -535,7 +539,7 @@ const FOLDED_BYTES_MAX: usize = 16 << 20;
 pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
     let expr = match &expr.node {
         // The operand of `try` is not folded alone, because `try` must handle its error.
-        Node::Call("try", _) => {
+        Node::Call("try" | functions::TRY_RESULT, _) => {
             expr.map_children(&mut |tried| tried.map_children(&mut |child| fold(child, semantics)))
         }
         _ => expr.map_children(&mut |child| fold(child, semantics)),
@@ -544,7 +548,7 @@ pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
         return super::chain::collapsed(parts, &mut |part| fold(part, semantics));
     }
     let constant = match &expr.node {
-        Node::Call("try", tried) => {
+        Node::Call("try" | functions::TRY_RESULT, tried) => {
             let constant = |arg: &&Resolved| matches!(arg.node, Node::Literal(_));
             tried.iter().all(|tried| match &tried.node {
                 Node::Call(name, args) => {

@@ -184,7 +184,7 @@ pub(super) fn operator_of(name: &str) -> Option<&'static str> {
 
 /// Whether a function is only called by other expressions after resolution, never by users.
 fn is_internal(name: &str) -> bool {
-    const INTERNAL: [&str; 13] = [
+    const INTERNAL: [&str; 14] = [
         BIND,
         "array_sort_by",
         "getitem",
@@ -196,6 +196,7 @@ fn is_internal(name: &str) -> bool {
         "range_bound",
         "second_fraction",
         "try",
+        super::properties::TRY_RESULT,
         "variant_entries",
         "windows",
     ];

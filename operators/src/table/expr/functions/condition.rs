@@ -31,6 +31,16 @@ pub(super) static FUNCTIONS: &[Function] =
             let [a] = take(args);
             errors_to_null(a)
         }),
+        function(
+            super::properties::TRY_RESULT,
+            "x, or NULL where the operation itself fails",
+            (1, 1),
+            attempt,
+            |args, _, _| {
+                let [a] = take(args);
+                errors_to_null(a)
+            },
+        ),
         function("nullif", "nullif(a, b): NULL if a = b, else a", (2, 2), nullif, compile_if)
             .usage("2.0.0", "nullif(2, 2)", "NULL"),
         function(

@@ -68,7 +68,7 @@ pub use json::tuple as json_tuple;
 pub use lambda::{resolve_lambda, takes_lambda};
 pub use math::wrapping;
 pub use properties::{
-    is_deterministic, is_null_of_null, is_operator, is_random, may_leave_out, tries_itself,
+    TRY_RESULT, is_deterministic, is_null_of_null, is_operator, is_random, may_leave_out,
 };
 pub use random::with_seeds;
 pub use registry::Function;
@@ -215,6 +215,7 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
         return resolved;
     }
     if let Some(inner) = lower.strip_prefix("try_").and_then(operator_of) {
+        let fails_of_operands = properties::fails_of_operands(inner, &args);
         let (data_type, node) = {
             let inner = match resolve(inner, args) {
                 // In `try_to_binary`, an unknown format gives NULL instead of an error.
@@ -223,7 +224,21 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
                 }
                 inner => inner?,
             };
-            (inner.data_type.clone(), Node::Call("try", vec![inner]))
+            let data_type = inner.data_type.clone();
+            let node = match inner.node {
+                // Without a pattern, the function is a cast.
+                Node::Call("to_date" | "to_timestamp", mut args)
+                    if matches!(args.as_slice(), [Resolved { node: Node::Cast(..), .. }]) =>
+                {
+                    match args.remove(0).node {
+                        Node::Cast(value, _) => Node::Cast(value, true),
+                        other => other,
+                    }
+                }
+                Node::Call(..) if fails_of_operands => Node::Call(TRY_RESULT, vec![inner]),
+                _ => Node::Call("try", vec![inner]),
+            };
+            (data_type, node)
         };
         return Ok(Resolved { node, data_type, nullable: true });
     }

@@ -1,7 +1,7 @@
 //! Properties of functions by name, for the expression compiler and the optimiser.
 
 use super::{all, registry::Build, seed_index};
-use crate::table::expr::{Node, Resolved, lower};
+use crate::table::expr::{Resolved, lower};
 
 /// Whether a name is an infix operator.
 pub fn is_operator(name: &str) -> bool {
@@ -27,14 +27,20 @@ pub fn is_operator(name: &str) -> bool {
     )
 }
 
-/// Whether the operation under a `try_` function is arithmetic on numbers. For such an operation,
-/// errors of its operands do not give NULL but fail the query.
-pub fn tries_itself(name: &str, args: &[Resolved]) -> bool {
-    matches!(name, "+" | "-" | "*" | "/" | "%")
-        && args.iter().all(|arg| match &arg.node {
-            Node::Cast(inner, _) => inner.data_type.is_numeric(),
-            _ => arg.data_type.is_numeric() && !arg.is_null_literal(),
-        })
+/// The node of a `try_` function that gives NULL only for an error of the operation itself. That of
+/// one that gives NULL for any error is `try`.
+pub const TRY_RESULT: &str = "try_result";
+
+/// Whether an error of an operand of a `try_` function fails the query. As in Spark, this depends on
+/// the types that the operands have before implicit casts.
+pub(super) fn fails_of_operands(name: &str, args: &[Resolved]) -> bool {
+    match name {
+        "+" | "-" | "*" | "/" | "%" => args.iter().all(|arg| arg.data_type.is_numeric()),
+        "parse_url" | "to_date" | "to_number" | "to_timestamp" | "url_decode" | "validate_utf8" => {
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Whether a function that is evaluated on cells works on the raw bytes of texts. For other such
