@@ -555,6 +555,26 @@ fn a_replay_sends_nothing_behind_the_end_of_its_peer() {
     assert!(text(&output).contains("connections  1"), "{}", text(&output));
 }
 
+#[test]
+fn a_replay_whose_later_connection_is_refused_ends() {
+    let scratch = Scratch::new("replay-refused");
+    let path = scratch.path("two.capture");
+    let kinds = [Kind::Open, Kind::Data, Kind::HalfClose, Kind::Close];
+    let events: Vec<_> = (0..2).flat_map(|n| kinds.map(|kind| (n, kind))).collect();
+    // The listener is gone long before the second connection is opened.
+    write_capture_at(&path, &events, |connection| 1 + u64::from(connection) * 2_000_000_000);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        drop(listener);
+        drop(stream.read_to_end(&mut Vec::new()));
+    });
+    let output = millstream().args(["replay", &path, "--to", &to]).output().unwrap();
+    server.join().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+}
+
 /// Runs a replay with limits of open files.
 #[cfg(target_os = "linux")]
 fn replay_with_limits(limits: &str, args: &[&str]) -> Output {
@@ -637,11 +657,17 @@ fn a_recorder_says_that_clients_wait_for_the_limit_of_open_files() {
 /// Writes a capture with these events, whose data is a line.
 #[cfg(target_os = "linux")]
 fn write_capture(path: &str, events: &[(u32, Kind)]) {
+    write_capture_at(path, events, |_| 1);
+}
+
+/// Writes a capture whose events have the times of their connections, in nanoseconds.
+fn write_capture_at(path: &str, events: &[(u32, Kind)], at_ns: fn(u32) -> u64) {
     let file = std::fs::File::create(path).unwrap();
     let mut writer = CaptureWriter::new(file, &WriterOptions::default()).unwrap();
     let info = ConnectionInfo { protocol: Protocol::Tcp, ..ConnectionInfo::default() }.encode();
     for (connection, kind) in events.iter().copied() {
-        let (position, lines, mono_ns, wall_ns, direction, flags) = (0, 0, 1, 1, Direction::In, 0);
+        let (position, lines, direction, flags) = (0, 0, Direction::In, 0);
+        let (mono_ns, wall_ns) = (at_ns(connection), at_ns(connection) as i64);
         #[rustfmt::skip]
         let head = Head { position, lines, mono_ns, wall_ns, connection, direction, kind, flags };
         let payload = match kind {

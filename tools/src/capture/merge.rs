@@ -105,8 +105,12 @@ impl Joined {
         }
         let head = Head { connection, mono_ns: self.timeline.time_ns(own.mono_ns), ..*own };
         if !out.selection.takes(&head) {
-            if let Some(opens) = self.earlier.as_mut().filter(|_| own.kind == Kind::Open) {
-                opens.insert(own.connection, (*own, payload.to_vec()));
+            if let Some(opens) = &mut self.earlier {
+                match own.kind {
+                    Kind::Open => drop(opens.insert(own.connection, (*own, payload.to_vec()))),
+                    Kind::Close => drop(opens.remove(&own.connection)),
+                    _ => {}
+                }
             }
             return Ok(());
         }

@@ -122,7 +122,7 @@ impl Needs<'_> {
         let selection = Selection { direction: None, ..self.selection.clone() };
         // Damage is reported by the replay.
         merge::read(self.files, &selection, Opened::WithOpen, take)?;
-        Ok(most.saturating_add(open.len() as u64 * (self.loops - 1)))
+        Ok(most.saturating_add((open.len() as u64).saturating_mul(self.loops - 1)))
     }
 }
 

@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -61,12 +61,14 @@ impl Entry {
     fn advance(&mut self, sends: bool, late: &mut Lateness) -> Advanced {
         let mut done = Advanced::default();
         if self.is_connecting {
+            // Reading may have taken the error of a connection that was refused. Then it has ended.
             let has_failed = !matches!(self.stream.take_error(), Ok(None));
-            if !has_failed && self.stream.peer_addr().is_err() {
+            let is_there = self.stream.peer_addr().is_ok();
+            if !has_failed && !is_there && !self.has_ended {
                 return done;
             }
             self.is_connecting = false;
-            self.has_failed |= has_failed;
+            self.has_failed |= has_failed || !is_there;
         }
         if sends && !self.has_failed {
             match self.outgoing.write(&*self.stream, late) {
@@ -365,26 +367,29 @@ impl Drain {
 
 fn run(mut poll: Poll, shared: &Shared) {
     let (mut events, mut buffer) = (Events::with_capacity(256), vec![0; 64 << 10]);
-    // The connections whose peers may take more data, which no event reports.
+    // The connections whose peers may take or have sent more data, which no event reports.
     let mut again = Vec::new();
     let mut wait = TICK;
     while !shared.is_over.load(Ordering::Relaxed) {
         if poll.poll(&mut events, Some(wait)).is_err() {
             continue;
         }
-        for event in &events {
-            let key = event.token().0;
+        let mut keys = std::mem::take(&mut again);
+        keys.extend(events.iter().map(|event| event.token().0));
+        keys.sort_unstable();
+        keys.dedup();
+        for key in keys {
             let stream = shared.table().entries.get(&key).map(|entry| entry.stream.clone());
             let Some(stream) = stream else { continue };
-            let has_ended = read_all(&stream, &mut buffer, &shared.received);
+            let read = read_some(&stream, &mut buffer, &shared.received);
             drop(stream);
-            let change = |entry: &mut Entry| entry.has_ended |= has_ended;
-            if shared.table().update(key, true, change) && !again.contains(&key) {
+            let change = |entry: &mut Entry| entry.has_ended |= read == Read::Ended;
+            let goes_on = shared.table().update(key, true, change);
+            if goes_on || read == Read::More {
                 again.push(key);
             }
             shared.changed.notify_all();
         }
-        again.retain(|key| shared.table().update(*key, true, |_| {}));
         wait = match (again.is_empty(), shared.table().reset_delivered()) {
             (false, _) => Duration::ZERO,
             (true, true) => RESET_TICK,
@@ -408,19 +413,32 @@ pub(super) fn write_now(mut stream: &TcpStream, payload: &[u8]) -> io::Result<us
     Ok(written)
 }
 
-/// Reads everything available. Returns whether the stream has ended: the peer has closed it, or it
-/// has failed.
-fn read_all(mut stream: &TcpStream, buffer: &mut [u8], received: &AtomicU64) -> bool {
-    loop {
+/// The most reads of a connection in a turn, so that a peer that sends constantly delays no other.
+const READS_A_TURN: usize = 16;
+
+/// The state of a stream after it was read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// There may be more to read.
+    More,
+    /// Everything available was read.
+    All,
+    /// The peer has closed the stream, or it has failed.
+    Ended,
+}
+
+fn read_some(mut stream: &TcpStream, buffer: &mut [u8], received: &AtomicU64) -> Read {
+    for _ in 0..READS_A_TURN {
         match stream.read(buffer) {
-            Ok(0) => return true,
+            Ok(0) => return Read::Ended,
             Ok(bytes) => drop(received.fetch_add(bytes as u64, Ordering::Relaxed)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 // A connection that is not established yet has not ended.
                 let waits = [io::ErrorKind::WouldBlock, io::ErrorKind::NotConnected];
-                return !waits.contains(&error.kind());
+                return if waits.contains(&error.kind()) { Read::All } else { Read::Ended };
             }
         }
     }
+    Read::More
 }
