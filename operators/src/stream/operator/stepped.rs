@@ -96,8 +96,12 @@ impl<W: StepWork<D>, D: Stage> Stepped<W, D> {
         let in_band = self.watermarks.is_in_band();
         let finished = !self.work.is_unfinished() || self.work.finish(&mut self.down)?;
         let continues = finished || in_band && self.work.keeps_unfinished();
-        if in_band && continues {
+        if in_band && continues && self.marker.is_some() {
             self.pass_marker()?;
+            // The results of what is left belong to the next epoch, also if this call finishes it.
+            if self.has_work() {
+                self.late_emission.note();
+            }
         }
         if !continues || self.watermark_waits() {
             return Ok(());
@@ -267,13 +271,29 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_watermark_waits_for_the_work_of_the_records_before_it_only() {
+    fn in_band() -> Stepped<ThreeSteps, Last> {
         let trigger = Trigger::Continuous { interval_ns: 1_000_000 };
         let config = Config { pin: false, trigger, ..Config::default() };
         let times: BatchTimes = Job::new("steps", config).unwrap().times();
-        let watermarks = OperatorWatermark::new(times, true);
-        let mut stage = Stepped::new(ThreeSteps::default(), watermarks, Last);
+        Stepped::new(ThreeSteps::default(), OperatorWatermark::new(times, true), Last)
+    }
+
+    #[test]
+    fn work_that_a_marker_finishes_is_reported_for_the_next_epoch() {
+        let mut stage = in_band();
+        stage.push((), 0).unwrap();
+        stage.watermark(10).unwrap();
+        assert_eq!(stage.flush().unwrap(), FlushStatus::NextEpoch);
+        assert!(stage.work.released_us.is_empty(), "a step of the record is left");
+        stage.marker(1).unwrap();
+        assert_eq!(stage.work.released_us, [10]);
+        assert_eq!(stage.flush().unwrap(), FlushStatus::NextEpoch);
+        assert_eq!(stage.flush().unwrap(), FlushStatus::Flushed);
+    }
+
+    #[test]
+    fn a_watermark_waits_for_the_work_of_the_records_before_it_only() {
+        let mut stage = in_band();
         for at in 1..20 {
             stage.push((), 0).unwrap();
             stage.watermark(at).unwrap();

@@ -340,8 +340,12 @@ impl AsofJoin {
             return Ok(());
         }
         let in_band = self.late().is_in_band();
-        if in_band {
+        if in_band && self.marker.is_some() {
             self.pass_marker()?;
+            // The results of what is left belong to the next epoch, also if this call finishes it.
+            if self.has_work() {
+                self.late_emission.note();
+            }
         }
         if let Some(watermark_us) = self.passing.us() {
             let all_expired = self.expire(watermark_us)?;

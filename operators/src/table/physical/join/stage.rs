@@ -384,6 +384,10 @@ impl StreamJoin {
             // The marker does not wait: matches found later belong to the next epoch.
             self.save_searches()?;
             self.pass_marker()?;
+            // So do the rows that expire now, also if this call finishes the expiry.
+            if self.has_work() {
+                self.late_emission.note();
+            }
         }
         if !all_finished && (!is_in_band || self.watermark_waits()) {
             return Ok(());
