@@ -163,6 +163,8 @@ pub struct Consumer {
     callback: Option<Box<Callback>>,
     /// Whether the queue may have a message. While it has none, `take` needs no lock.
     may_have: Arc<AtomicBool>,
+    /// Whether partitions are assigned, so that another assignment stops them first.
+    is_assigned: bool,
 }
 
 // SAFETY: librdkafka's queues and clients may be used from any thread.
@@ -187,6 +189,7 @@ impl Consumer {
             queue,
             callback: None,
             may_have: Arc::new(AtomicBool::new(true)),
+            is_assigned: false,
         })
     }
 
@@ -233,18 +236,30 @@ impl Consumer {
     }
 
     /// Replaces the assignment: reads exactly these partitions from these offsets.
+    ///
+    /// librdkafka before 2.16 ends the process if a partition is removed a second time before the
+    /// first removal is complete (confluentinc/librdkafka#5573). A removal is a request to the main
+    /// thread of librdkafka and its answer to the same thread. So after a replacement this waits for
+    /// two more requests, which that thread handles in order.
     pub fn assign<'t>(
-        &self,
+        &mut self,
         partitions: impl IntoIterator<Item = (&'t str, i32, i64)>,
     ) -> KafkaResult<()> {
-        self.client.assign(&list(partitions)?)
+        self.client.assign(&list(partitions)?)?;
+        if std::mem::replace(&mut self.is_assigned, true) {
+            for _ in 0..2 {
+                self.client.assignment()?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds partitions to the assignment.
     pub fn assign_more<'t>(
-        &self,
+        &mut self,
         partitions: impl IntoIterator<Item = (&'t str, i32, i64)>,
     ) -> KafkaResult<()> {
+        self.is_assigned = true;
         self.client.incremental_assign(&list(partitions)?)
     }
 

@@ -183,6 +183,50 @@ fn paused_partitions_are_read_again_after_a_move_and_after_a_batch() {
     }
 }
 
+/// librdkafka ends the process if an assignment is replaced again before the first replacement has
+/// stopped its partitions.
+#[test]
+fn a_source_that_moves_several_times_and_ends_at_once_does_not_end_the_process() {
+    let cluster = cluster(5);
+    let env = Arc::new(SimEnv::new(0));
+    for _ in 0..5 {
+        let mut source = open(&cluster, 1, None, &env).remove(0);
+        for _ in 0..200 {
+            source.go_to(&offsets(r#"{"t":{"0":4,"1":4}}"#)).unwrap();
+            source.go_to(&offsets(r#"{"t":{"0":1,"1":1}}"#)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_source_reads_from_the_last_of_several_moves() {
+    let cluster = cluster(5);
+    let env = Arc::new(SimEnv::new(0));
+    // With fewer partitions, with the same, and with more than before.
+    let moves = [(r#"{"t":{"1":4}}"#, 1), (r#"{"t":{"1":3}}"#, 2), (r#"{"t":{"0":1,"1":2}}"#, 7)];
+    for round in 0..4 {
+        let mut source = open(&cluster, 1, None, &env).remove(0);
+        let mut down = Counted::default();
+        source.go_to(&offsets(r#"{"t":{"0":0,"1":0}}"#)).unwrap();
+        if round % 2 == 1 {
+            poll_until("all records", (&mut source, &mut down, &env), |_, down| down.rows == 10);
+        }
+        for (to, wanted) in moves {
+            source.go_to(&offsets(to)).unwrap();
+            if round % 4 > 1 {
+                down.rows = 0;
+                poll_until("the rest", (&mut source, &mut down, &env), |_, down| {
+                    down.rows == wanted
+                });
+            }
+        }
+        if round % 4 < 2 {
+            down.rows = 0;
+            poll_until("the rest", (&mut source, &mut down, &env), |_, down| down.rows == 7);
+        }
+    }
+}
+
 /// A partition that was added later is behind the others in the list until it is sorted.
 #[test]
 fn each_partition_goes_back_to_its_own_end_of_a_batch() {
