@@ -5,11 +5,13 @@
 mod common;
 
 use common::Scratch;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{Winsize, openpty};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time limit for an expected output. It ends a test that waits in vain.
@@ -39,15 +41,23 @@ impl Terminal {
 
     /// Starts a command whose standard output is a file, or the terminal.
     fn start_with(scratch: &Scratch, args: &[&str], out: Option<File>) -> Self {
+        // A command that another test starts meanwhile would inherit this terminal and keep it open.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let size = Winsize { ws_row: 40, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).unwrap();
+        fcntl(&pty.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
         let end = || File::from(pty.slave.try_clone().unwrap());
         // A session of its own makes the terminal send Ctrl-C to the shell.
         let mut command = Command::new("setsid");
-        command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_millstream")]).args(args);
+        // Tests that run under `nohup` ignore SIGHUP, and a command inherits that.
+        command.args(["--ctty", "--wait", "env", "--default-signal=INT,TERM,HUP"]);
+        command.arg(env!("CARGO_BIN_EXE_millstream")).args(args);
         command.env("XDG_STATE_HOME", &scratch.0).env("TERM", "xterm");
         let shell =
             command.stdin(end()).stdout(out.unwrap_or_else(end)).stderr(end()).spawn().unwrap();
+        drop(pty.slave);
+        drop(starting);
         let keyboard = File::from(pty.master);
         let mut reader = keyboard.try_clone().unwrap();
         let (sender, screen) = channel();
