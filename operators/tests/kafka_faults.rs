@@ -14,6 +14,8 @@ use millstream::session::{StreamingQuery, Trigger};
 use rdkafka::ClientConfig;
 use rdkafka::admin::AdminOptions;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use std::fs::File;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -92,6 +94,14 @@ impl Broker {
 
     fn restart(&self) {
         self.control(&["start", &self.port.to_string()]);
+    }
+
+    /// Whether the process of the broker runs.
+    fn is_up(&self) -> bool {
+        let pid = std::fs::read_to_string(self.home.join("pid")).unwrap_or_default();
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        // Nobody waits for the process, so that it may remain as a zombie.
+        state.is_ok_and(|state| !state.contains(") Z "))
     }
 
     fn servers(&self) -> String {
@@ -189,6 +199,71 @@ fn a_broker_that_is_gone_for_a_while_loses_nothing() {
             query.stop().unwrap();
             assert_eq!(fixture.written(), (0..300).collect::<Vec<_>>(), "{kind}");
         }
+    }
+}
+
+/// A file system of 256 MB in memory, which is unmounted when this is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Returns `None`, and says so, if this user may not mount a file system.
+    fn mount() -> Option<Self> {
+        let folder = std::env::temp_dir().join(format!("millstream-disk-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=256m", "tmpfs"]).arg(&folder);
+        match mount.output() {
+            Ok(mounted) if mounted.status.success() => Some(Self(folder)),
+            refused => {
+                println!("LEFT OUT: a small disk cannot be mounted: {refused:?}");
+                None
+            }
+        }
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+
+    /// Uses all space that is left.
+    fn fill(&self) {
+        let mut filler = File::create(self.filler()).unwrap();
+        let block = vec![7; 1 << 16];
+        while filler.write_all(&block).is_ok() {}
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).output());
+        drop(std::fs::remove_dir(&self.0));
+    }
+}
+
+/// Kafka ends its process when it cannot write its log.
+#[test]
+fn a_broker_whose_disk_is_full_loses_nothing_once_it_has_space() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    // The last `log.dirs` counts. The broker is dropped before the disk.
+    let properties = format!("log.dirs={}/data\nlog.segment.bytes=1048576\n", disk.0.display());
+    let Some(broker) = Broker::start(&properties, "") else { return };
+    for (trigger, is_transactional) in [(CONTINUOUS, true), (BATCHES, false)] {
+        let fixture = broker.topics();
+        let parts = Parts { is_transactional, ..Parts::default() };
+        fixture.produce(0..100);
+        let query = fixture.start_with(trigger, &fixture.checkpoint(), &parts).unwrap();
+        wait_until("the first records", &query, || fixture.written().len() >= 100);
+        disk.fill();
+        // Enough records that the log needs another page.
+        let producer = fixture.send_to(0, 100..2_000);
+        wait_until("the broker has ended", &query, || !broker.is_up());
+        std::fs::remove_file(disk.filler()).unwrap();
+        broker.restart();
+        producer.flush(TIMEOUT).unwrap();
+        let kind = format!("{trigger:?}, transactional {is_transactional}");
+        wait_until(&kind, &query, || fixture.written().len() >= 2_000);
+        query.stop().unwrap();
+        assert_eq!(fixture.written(), (0..2_000).collect::<Vec<_>>(), "{kind}");
     }
 }
 

@@ -117,8 +117,15 @@ impl Fixture {
     }
 
     pub fn produce_to(&self, partition: i32, numbers: std::ops::Range<i64>) {
+        // The broker may be gone for a while.
+        self.send_to(partition, numbers).flush(5 * TIMEOUT).unwrap();
+    }
+
+    /// Hands records to a producer. It repeats none if the broker ends meanwhile.
+    pub fn send_to(&self, partition: i32, numbers: std::ops::Range<i64>) -> BaseProducer {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.servers).set("linger.ms", "0");
+        config.set("enable.idempotence", "true");
         let producer: BaseProducer = config.create().unwrap();
         let start = Instant::now();
         for number in numbers {
@@ -133,8 +140,7 @@ impl Fixture {
                 producer.poll(Duration::from_millis(10));
             }
         }
-        // The broker may be gone for a while.
-        producer.flush(5 * TIMEOUT).unwrap();
+        producer
     }
 
     /// Starts a query that copies each record of the input to the output once.

@@ -7,6 +7,7 @@
 use crate::bench::hiccups::Hiccups;
 use crate::bench::kafka::cluster::{Cluster, PRODUCER, TIMEOUT, failed};
 use crate::bench::kafka::jobs::{Checker, Job, Load, PARTITIONS, line};
+use crate::bench::kafka::rival::{Rival, RunningRival};
 use crate::failure::Failure;
 use hdrhistogram::Histogram;
 use millstream::session::{Session, StreamingQuery, Trigger};
@@ -29,21 +30,24 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Contender {
     /// Producer, broker and consumer only.
     Hop,
     /// A loop that consumes a record and produces its results.
     Bare,
     Engine,
+    /// Another program.
+    Rival(Rival),
 }
 
 impl Contender {
-    pub(super) fn name(self) -> &'static str {
+    pub(super) fn name(&self) -> &str {
         match self {
             Self::Hop => "one hop",
             Self::Bare => "bare loop",
             Self::Engine => "engine",
+            Self::Rival(rival) => &rival.name,
         }
     }
 }
@@ -73,38 +77,55 @@ enum Target {
     None,
     Bare { stop: Arc<AtomicBool>, thread: JoinHandle<Result<(), Failure>> },
     Engine(Box<StreamingQuery>),
+    Rival(RunningRival),
 }
 
-/// Measures a round.
+/// The length of a round.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Length {
+    /// Records per second.
+    pub rate: u64,
+    /// Seconds that are not measured, and those that are.
+    pub warm_up: f64,
+    pub seconds: u64,
+}
+
+/// Measures a round. `None`: the rival does not do this job.
 pub(super) fn round(
     cluster: &Cluster,
     job: Job,
-    contender: Contender,
-    (rate, seconds): (u64, u64),
+    contender: &Contender,
+    length: Length,
     engine: &EngineOptions,
-) -> Result<Round, Failure> {
-    let records = rate * seconds;
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let first_ms = (now_ms as i64 / 1000 + 1) * 1000;
-    let load = Load { rate, records, warm_up: records / 10, first_ms };
+) -> Result<Option<Round>, Failure> {
+    let rate = length.rate;
+    let warm_up = (rate as f64 * length.warm_up) as u64;
+    let records = warm_up + rate * length.seconds;
     // A hop has no query: the records are the results.
-    let job = if contender == Contender::Hop { Job::Stateless } else { job };
+    let job = if *contender == Contender::Hop { Job::Stateless } else { job };
     let input = cluster.create_topic("in")?;
     let output = match contender {
         Contender::Hop => input.clone(),
-        Contender::Bare | Contender::Engine => cluster.create_topic("out")?,
+        _ => cluster.create_topic("out")?,
     };
     let target = match contender {
         Contender::Hop => Target::None,
         Contender::Bare => start_bare(cluster, job, &input, &output)?,
         Contender::Engine => start_engine(cluster, job, &input, &output, engine)?,
+        Contender::Rival(rival) => match rival.start(&cluster.servers, job, &input, &output)? {
+            Some(running) => Target::Rival(running),
+            None => return Ok(None),
+        },
     };
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let first_ms = (now_ms as i64 / 1000 + 1) * 1000;
+    let load = Load { rate, records, warm_up, first_ms };
     let hiccups = Hiccups::watch()?;
     let receiver = cluster.consumer(&output, true)?;
     wait_until_read(&receiver)?;
     let (start_in, stopped) = (Duration::from_millis(300), AtomicBool::new(false));
     let start = Instant::now() + start_in;
-    let (is_hop, producer) = (contender == Contender::Hop, cluster.producer());
+    let (is_hop, producer) = (*contender == Contender::Hop, cluster.producer());
     let (sent, received) = thread::scope(|scope| {
         let sender = scope.spawn(|| {
             let sent = generate(&producer, &input, &load, (start, is_hop), &stopped);
@@ -134,13 +155,14 @@ pub(super) fn round(
                 None
             }
         },
+        Target::Rival(running) => running.end(),
     };
     if let Some(why) = why {
         return Err(why);
     }
     let (latency, results) = received?;
     let latency = Percentiles::of(&latency);
-    Ok(Round { latency, lag: Percentiles::of(&sent?), hiccup_ns, results })
+    Ok(Some(Round { latency, lag: Percentiles::of(&sent?), hiccup_ns, results }))
 }
 
 /// Waits until a consumer has an answer for each of its partitions.

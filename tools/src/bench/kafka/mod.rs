@@ -1,16 +1,18 @@
 //! `millstream bench kafka`: from Kafka to Kafka, compared with a loop that consumes one record and
-//! produces one, and with the round trip of the broker in the same run; and the throughput of a
-//! count by key.
+//! produces one, with the round trip of the broker, and with other programs in the same run; and the
+//! throughput of a count by key.
 
 mod cluster;
 mod jobs;
 mod latency;
+mod rival;
 mod throughput;
 
 use crate::bench::figure::{Figure, Goal, Value, print};
 use crate::bench::kafka::cluster::Cluster;
 use crate::bench::kafka::jobs::Job;
-use crate::bench::kafka::latency::{Contender, EngineOptions, Round, round};
+use crate::bench::kafka::latency::{Contender, EngineOptions, Length, Round, round};
+use crate::bench::kafka::rival::Rival;
 use crate::bench::socket_job::{Wait, is_small};
 use crate::failure::Failure;
 use crate::latency_format::{latency_json, median, time};
@@ -25,12 +27,16 @@ use millstream_engine::measure::latency::Percentiles;
     tools/kafka/broker start 9092\n  \
     millstream bench kafka\n  \
     millstream bench kafka --job count --rates 10000 --rounds 5\n  \
-    millstream bench kafka --part throughput --records 1000000\n\n\
+    millstream bench kafka --part throughput --records 1000000\n  \
+    millstream bench kafka --part latency --warm-up 10 --rival streams=tools/kafka/rivals/streams\n\n\
     Latency is measured from the intended send time of a record to the arrival of its result, for a\n\
     window from the record that closes it. Topics have two partitions; every producer has acks=1,\n\
     linger.ms=0 and at most 5 requests in flight. Every result is checked: a lost, duplicated or\n\
     wrong one ends the run with exit code 1. Rounds in which the generator was late are marked.\n\
-    The first round warms up the broker, and is not counted.")]
+    The first round warms up the broker, and is not counted.\n\n\
+    A rival is started with the arguments SERVERS JOB INPUT-TOPIC OUTPUT-TOPIC. It prints the line\n\
+    'ready' when it reads the input, and ends when its standard input does. It exits with 3 if it\n\
+    does not do the job. It is started anew for each round, so give it time to warm up.")]
 pub(super) struct Args {
     /// The broker: HOST:PORT
     #[arg(long, default_value = "127.0.0.1:9092")]
@@ -47,6 +53,12 @@ pub(super) struct Args {
     /// Length of a round, in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
+    /// Seconds at the beginning of a round that are not measured, a ninth of the others by default
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3600))]
+    warm_up: Option<u64>,
+    /// Another program to measure in the same run: NAME=COMMAND
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = Rival::parse)]
+    rival: Vec<Rival>,
     /// Number of rounds for each
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
@@ -128,31 +140,34 @@ fn latencies(
             "hiccup"
         );
     }
+    let mut contenders = vec![Contender::Hop, Contender::Bare, Contender::Engine];
     // Loads the classes of the broker's virtual machine, and lets it compile them.
-    for contender in [Contender::Hop, Contender::Bare, Contender::Engine] {
-        round(cluster, Job::Stateless, contender, (5_000, 2), &engine)?;
+    for contender in &contenders {
+        let length = Length { rate: 5_000, warm_up: 0.0, seconds: 2 };
+        round(cluster, Job::Stateless, contender, length, &engine)?;
     }
+    contenders.extend(args.rival.iter().cloned().map(Contender::Rival));
+    let warm_up = args.warm_up.map_or(args.seconds as f64 / 9.0, |seconds| seconds as f64);
     let jobs = args.job.map_or(vec![Job::Stateless, Job::Count, Job::Window], |job| vec![job]);
     for &rate in &args.rates {
         for &job in &jobs {
-            let (mut hop, mut bare, mut ours) = (Vec::new(), Vec::new(), Vec::new());
+            let length = Length { rate, warm_up, seconds: args.seconds };
+            let mut measured = vec![Vec::new(); contenders.len()];
             for _ in 0..args.rounds {
-                for contender in [Contender::Hop, Contender::Bare, Contender::Engine] {
-                    let load = (rate, args.seconds);
-                    let round = round(cluster, job, contender, load, &engine)?;
+                for (contender, measured) in contenders.iter().zip(&mut measured) {
+                    let Some(round) = round(cluster, job, contender, length, &engine)? else {
+                        continue;
+                    };
                     if args.json {
                         json.push(round_json(job, rate, contender, &round));
                     } else {
                         print_round(job, rate, contender, &round);
                     }
-                    match contender {
-                        Contender::Hop => hop.push(round.latency),
-                        Contender::Bare => bare.push(round.latency),
-                        Contender::Engine => ours.push(round.latency),
-                    }
+                    measured.push(round.latency);
                 }
             }
-            compare(&format!("{} at {rate}/s", job.name()), [&hop, &bare, &ours], figures);
+            let name = format!("{} at {rate}/s", job.name());
+            compare(&name, &contenders, &measured, figures);
         }
     }
     Ok(())
@@ -163,7 +178,14 @@ fn middle(rounds: &[Percentiles], of: fn(&Percentiles) -> u64) -> u64 {
     median(rounds.iter().map(of).collect())
 }
 
-fn compare(name: &str, [hop, bare, ours]: [&[Percentiles]; 3], figures: &mut Vec<Figure>) {
+/// Adds the medians over the rounds. The first three contenders are the hop, the bare loop and the
+/// engine; the engine is to be ahead of all others.
+fn compare(
+    name: &str,
+    contenders: &[Contender],
+    measured: &[Vec<Percentiles>],
+    figures: &mut Vec<Figure>,
+) {
     type Of = fn(&Percentiles) -> u64;
     let values: [(&str, Of, Option<f64>); 3] = [
         ("p50", |p| p.p50_ns, Some(P50_GOAL)),
@@ -171,7 +193,7 @@ fn compare(name: &str, [hop, bare, ours]: [&[Percentiles]; 3], figures: &mut Vec
         ("max", |p| p.max_ns, None),
     ];
     for (value, of, goal) in values {
-        let (hop, bare, ours) = (middle(hop, of), middle(bare, of), middle(ours, of));
+        let [hop, bare, ours] = [0, 1, 2].map(|index: usize| middle(&measured[index], of));
         let ns = |ns: u64| Value::Ns(ns as f64);
         figures.push(Figure::new(format!("{name}: one hop {value}"), ns(hop)));
         figures.push(Figure::new(format!("{name}: engine {value}"), ns(ours)).floor(ns(bare)));
@@ -180,6 +202,12 @@ fn compare(name: &str, [hop, bare, ours]: [&[Percentiles]; 3], figures: &mut Vec
             let figure = Figure::new(format!("{name}: engine / bare loop, {value}"), ratio);
             figures.push(figure.goal(Goal::AtMost(Value::Times(goal))));
         }
+        let rivals = contenders.iter().zip(measured).skip(3);
+        for (rival, rounds) in rivals.filter(|(_, rounds)| !rounds.is_empty()) {
+            let (rival, theirs) = (rival.name(), middle(rounds, of));
+            let figure = Figure::new(format!("{name}: {rival} {value}"), ns(theirs));
+            figures.push(figure.goal(Goal::AtLeast(ns(ours))));
+        }
     }
 }
 
@@ -187,7 +215,7 @@ fn is_valid(round: &Round) -> bool {
     is_small(&round.lag, &round.latency)
 }
 
-fn print_round(job: Job, rate: u64, contender: Contender, round: &Round) {
+fn print_round(job: Job, rate: u64, contender: &Contender, round: &Round) {
     let p = &round.latency;
     say!(
         "{:<28}{:>10}{:>10}{:>10}{:>10}  {:>9}  {:>9}{}",
@@ -202,7 +230,7 @@ fn print_round(job: Job, rate: u64, contender: Contender, round: &Round) {
     );
 }
 
-fn round_json(job: Job, rate: u64, contender: Contender, round: &Round) -> serde_json::Value {
+fn round_json(job: Job, rate: u64, contender: &Contender, round: &Round) -> serde_json::Value {
     serde_json::json!({
         "job": job.name(), "rate": rate, "contender": contender.name(),
         "latency": latency_json(&round.latency), "lag": latency_json(&round.lag),
