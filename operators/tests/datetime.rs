@@ -56,6 +56,9 @@ fn overflows_and_bad_zones_are_errors_without_ansi_mode_too() {
         ("make_date(2024, 13, 1)", "NULL"),
         ("next_day('2024-01-01', 'x')", "NULL"),
         ("try_add(INTERVAL 2147483647 MONTH, INTERVAL 1 MONTH)", "NULL"),
+        ("DATE'2020-01-31' + INTERVAL '99999999' YEAR", "!ARITHMETIC_OVERFLOW"),
+        ("add_months(DATE'2020-01-31', 2147483647)", "!ARITHMETIC_OVERFLOW"),
+        ("make_date(999999999, 1, 1)", "!ARITHMETIC_OVERFLOW"),
     ] {
         assert_eq!(shown(&session, expression), expected, "{expression}");
     }
@@ -115,5 +118,42 @@ fn an_error_of_a_pattern_names_it_and_the_letters_to_write() {
         let error = frame.collect().unwrap_err().to_string();
         assert!(error.starts_with("CANNOT_PARSE_TIMESTAMP"), "{call}: {error}");
         assert!(parts.iter().all(|part| error.contains(part)), "{call}: {error}");
+    }
+}
+
+#[test]
+fn intervals_without_units_have_no_errors_without_ansi_mode() {
+    let session = Session::new();
+    session.set("spark.sql.session.timeZone", "America/New_York").unwrap();
+    session.set("spark.sql.ansi.enabled", "false").unwrap();
+    let largest = "178956970 years 7 months 2147483647 days 2562047788 hours 54.775807 seconds";
+    for (expression, expected) in [
+        ("make_interval(178956970, 8)", "NULL"),
+        ("make_interval(0,0,0,0,0,0,1234567890123.456789)", "NULL"),
+        ("make_interval('x')", "NULL"),
+        ("make_interval(178956970) + make_interval(178956970)", "-1 years -4 months"),
+        ("-make_interval(0, -2147483648)", "-178956970 years -8 months"),
+        ("make_interval(1,1,1,1,1,1,1) * 1e20", largest),
+        ("make_interval(1,1,1,1,1,1,1) * 1e9", largest),
+        ("make_interval(1,1,1,1,1,1,1) / 0", "NULL"),
+        ("make_interval(1,1,1,1,1,1,1) / CAST('nan' AS DOUBLE)", "0 seconds"),
+        ("make_interval(1) * '2'", "2 years"),
+        ("make_interval(1) * 'x'", "NULL"),
+        ("DATE'2020-01-31' + make_interval(0,1,0,1,26)", "2020-03-02"),
+        ("DATE'2020-01-31' - make_interval(0,1,0,1,2)", "2019-12-29"),
+        ("DATE'2020-01-31' + make_interval(99999999)", "!ARITHMETIC_OVERFLOW"),
+        ("'2020-01-31' + make_interval(0,1)", "2020-02-29 00:00:00"),
+        ("make_interval(1) + '1 day'", "NULL"),
+        ("make_interval(1) + NULL", "!DATATYPE_MISMATCH.CAST_WITHOUT_SUGGESTION"),
+        ("coalesce(make_interval(1), '1 day')", "!DATATYPE_MISMATCH.DATA_DIFF_TYPES"),
+        ("make_interval(1) = '1 years'", "!DATATYPE_MISMATCH.BINARY_OP_DIFF_TYPES"),
+        ("make_interval(1) || 'x'", "!DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE"),
+        ("upper(make_interval(1))", "!DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE"),
+        ("CAST('x' AS INTERVAL)", "NULL"),
+        ("try_add(make_interval(178956970), make_interval(178956970))", "NULL"),
+        ("try_multiply(make_interval(1), 1e20)", "NULL"),
+        ("try_divide(make_interval(1), 0)", "NULL"),
+    ] {
+        assert_eq!(shown(&session, expression), expected, "{expression}");
     }
 }

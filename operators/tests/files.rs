@@ -489,6 +489,18 @@ fn a_stream_needs_a_schema() {
 }
 
 #[test]
+fn no_file_has_a_column_of_intervals() {
+    let folder = Folder::new("intervals");
+    folder.write("a", b"1 day\n");
+    for format in ["csv", "json"] {
+        let session = Session::new();
+        let reader = session.read().format(format).schema(Schema::parse_ddl("a INTERVAL").unwrap());
+        let error = reader.option("path", folder.0.display()).load().err().unwrap();
+        assert_eq!(error.condition, "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE", "{format}");
+    }
+}
+
+#[test]
 fn rows_have_the_metadata_of_their_file() {
     let folder = Folder::new("metadata");
     let path = folder.write("k=7/a.json", b"{\"a\":1}\n{\"a\":2}\n");
@@ -644,6 +656,10 @@ mod columnar {
             ("v", "a INT, b VOID", "orc"),
             ("t", "a INT, t TIME(3)", "orc"),
             ("u", "a ARRAY<STRUCT<t: TIME>>", "parquet"),
+            ("i", "a INTERVAL", "orc"),
+            ("j", "a ARRAY<INTERVAL>", "parquet"),
+            ("k", "a INTERVAL", "csv"),
+            ("l", "a STRUCT<b: INTERVAL>", "json"),
         ];
         for (name, columns, format) in refused {
             session.memory_stream(name, columns).unwrap();

@@ -30,7 +30,9 @@ fn ours(session: &Session, zone: Tz, sql: &str) -> Result<(String, Option<String
             let rows = session.sql(&cast).map_err(|error| error.condition.clone())?;
             rows.collect().map_err(failed)?[0][0].display(&DataType::String, zone)
         }
-        (Value::Binary(bytes), _) => Some(bytes.iter().map(|b| format!("{b:02X}")).collect()),
+        (Value::Binary(bytes), DataType::Binary) => {
+            Some(bytes.iter().map(|b| format!("{b:02X}")).collect())
+        }
         (row, _) => row.display(&data_type, zone),
     };
     Ok((simple(&data_type), text))
@@ -59,6 +61,7 @@ fn expressions_give_the_results_of_spark() {
         include_str!("spark/aggregates.jsonl"),
         include_str!("spark/windows.jsonl"),
         include_str!("spark/functions-4.3.jsonl"),
+        include_str!("spark/calendar-interval.jsonl"),
     ];
     for line in lists.into_iter().flat_map(str::lines) {
         let expected: Json = serde_json::from_str(line).unwrap();

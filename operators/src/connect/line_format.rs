@@ -113,12 +113,19 @@ impl LineWriter {
                 "Select one string, for example concat_ws(',', a, b) AS value, or use format 'json' or 'csv'",
             ));
         }
-        let nested = fields.iter().find(|f| f.data_type.has_parts());
-        if let (LineFormat::Csv, Some(field)) = (format, nested) {
+        let is_refused = |data_type: &DataType| {
+            format == LineFormat::Csv && data_type.has_parts() || data_type.has_calendar_interval()
+        };
+        if let Some(field) = fields.iter().find(|f| is_refused(&f.data_type)) {
+            let fix = match field.data_type.has_calendar_interval() {
+                true => "Cast the INTERVAL to STRING",
+                false => "Use format 'json'",
+            };
+            let (name, to) = (&field.name, &field.data_type);
             return Err(PlanError::new(
                 "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",
-                format!("format 'csv' cannot hold `{}`, which is {}", field.name, field.data_type),
-                "Use format 'json'",
+                format!("format '{}' cannot hold `{name}`, which is {to}", format.name()),
+                fix,
             ));
         }
         let width = schema.fields.len();

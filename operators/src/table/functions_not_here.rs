@@ -92,11 +92,6 @@ pub const NOT_HERE: &[NotHere] = &[
         instead: "A user-defined function in Rust does the same",
     },
     NotHere {
-        names: &["make_interval", "try_make_interval"],
-        reason: "there is no interval of months, days and microseconds",
-        instead: "`make_ym_interval` and `make_dt_interval` make the others",
-    },
-    NotHere {
         names: &["time"],
         reason: "a call of the type TIME is not a cast",
         instead: "Write CAST(x AS TIME)",

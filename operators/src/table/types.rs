@@ -49,6 +49,8 @@ pub enum DataType {
     DayTimeInterval(u8, u8),
     /// A duration in months. The numbers are its largest and smallest unit: 0 year, 1 month.
     YearMonthInterval(u8, u8),
+    /// INTERVAL: months, days and microseconds, which are separate lengths.
+    CalendarInterval,
     /// ARRAY: elements of one type.
     Array(Box<DataType>),
     /// MAP, with the types of keys and values.
@@ -70,7 +72,7 @@ pub enum Physical {
     Double,
     /// `i128`: the unscaled value of a DECIMAL.
     Decimal,
-    /// Bytes in the tail of the row: STRING, BINARY, VARIANT and nested types.
+    /// Bytes in the tail of the row: STRING, BINARY, INTERVAL, VARIANT and nested types.
     Bytes,
 }
 
@@ -103,6 +105,7 @@ impl DataType {
             Self::Float | Self::Double => Physical::Double,
             Self::Decimal(..) => Physical::Decimal,
             Self::String | Self::Binary | Self::Variant => Physical::Bytes,
+            Self::CalendarInterval => Physical::Bytes,
             Self::Array(_) | Self::Map(..) | Self::Struct(_) => Physical::Bytes,
         }
     }
@@ -119,9 +122,21 @@ impl DataType {
     }
 
     /// Whether values of this type can be ordered. This is true for types that contain neither a
-    /// map nor a VARIANT.
+    /// map nor a VARIANT nor an INTERVAL of months, days and microseconds.
     pub fn is_orderable(&self) -> bool {
+        self.is_hashable() && !self.contains(&|part| *part == Self::CalendarInterval)
+    }
+
+    /// Whether values of this type can be hashed and grouped. This is true for types that contain
+    /// neither a map nor a VARIANT.
+    pub fn is_hashable(&self) -> bool {
         !self.contains(&|part| matches!(part, Self::Map(..) | Self::Variant))
+    }
+
+    /// Whether the type is an INTERVAL of months, days and microseconds, or contains one. No file
+    /// format has such values.
+    pub(crate) fn has_calendar_interval(&self) -> bool {
+        self.contains(&|part| *part == Self::CalendarInterval)
     }
 
     /// Whether the type, or a type that it contains, satisfies a condition.
@@ -250,6 +265,7 @@ impl fmt::Display for DataType {
             Self::Time(digits) => write!(f, "TIME({digits})"),
             Self::DayTimeInterval(from, to) => interval_name(f, &DAY_TIME_UNITS, *from, *to),
             Self::YearMonthInterval(from, to) => interval_name(f, &YEAR_MONTH_UNITS, *from, *to),
+            Self::CalendarInterval => write!(f, "INTERVAL"),
             Self::Variant => write!(f, "VARIANT"),
             Self::Array(element) => write!(f, "ARRAY<{element}>"),
             Self::Map(key, value) => write!(f, "MAP<{key}, {value}>"),
@@ -502,8 +518,8 @@ impl<'a> Ddl<'a> {
                     "UNSUPPORTED_DATATYPE",
                     format!("'{word}' is not a data type"),
                     "Types: BOOLEAN, TINYINT, SMALLINT, INT, BIGINT, FLOAT, DOUBLE, DECIMAL(p,s), \
-                     STRING, BINARY, DATE, TIMESTAMP, TIMESTAMP_NTZ, TIME, INTERVAL DAY TO SECOND, \
-                     INTERVAL YEAR TO MONTH, ARRAY<..>, MAP<.., ..>, STRUCT<..>, VARIANT",
+                     STRING, BINARY, DATE, TIMESTAMP, TIMESTAMP_NTZ, TIME, INTERVAL, \
+                     INTERVAL DAY TO SECOND, INTERVAL YEAR TO MONTH, ARRAY<..>, MAP<.., ..>, STRUCT<..>, VARIANT",
                 ));
             }
         })
@@ -516,7 +532,14 @@ impl<'a> Ddl<'a> {
             day_time.or(at(&YEAR_MONTH_UNITS).map(|at| (false, at as u8)))
         };
         let wrong = self.error("DAY TO SECOND, YEAR TO MONTH or one of their units");
-        let Some((day_time, from)) = unit(&self.word()?) else { return Err(wrong) };
+        let is_unit = self.rest.starts_with(|c: char| c.is_alphabetic());
+        let before = self.rest;
+        let first = if is_unit { unit(&self.word()?) } else { None };
+        let Some((day_time, from)) = first else {
+            // What follows is not a unit but, for example, COMMENT.
+            self.rest = before;
+            return Ok(DataType::CalendarInterval);
+        };
         let mut to = from;
         if self.skip_words(&["TO"]) {
             match unit(&self.word()?) {
@@ -599,14 +622,17 @@ mod tests {
         let any_order = "a INT COMMENT 'x' NOT NULL, b INT not\n null, c INT COMMENT 'y'";
         let fields = Schema::parse_ddl(any_order).unwrap().fields;
         assert_eq!(fields.iter().map(|f| f.nullable).collect::<Vec<_>>(), [false, false, true]);
-        let other = "m MAP<STRING, ARRAY<INT>>, i INTERVAL DAY TO SECOND, j INTERVAL MONTH";
+        let other = "m MAP<STRING, ARRAY<INT>>, i INTERVAL DAY TO SECOND, j INTERVAL MONTH, \
+                     k INTERVAL NOT NULL, l ARRAY<INTERVAL>, o INTERVAL";
         let types: Vec<_> = Schema::parse_ddl(other)
             .unwrap()
             .fields
             .iter()
             .map(|field| field.data_type.to_string())
             .collect();
-        assert_eq!(types, ["MAP<STRING, ARRAY<INT>>", "INTERVAL DAY TO SECOND", "INTERVAL MONTH"]);
+        let expected = "MAP<STRING, ARRAY<INT>>; INTERVAL DAY TO SECOND; INTERVAL MONTH; INTERVAL; \
+                        ARRAY<INTERVAL>; INTERVAL";
+        assert_eq!(types.join("; "), expected);
         for bad in [
             "",
             "a",

@@ -1,7 +1,7 @@
 //! Owned values outside a row, for literals and printing, for example.
 
 use super::datetime::time_of_day::write_time;
-use super::datetime::{Tz, interval, write_date, write_timestamp};
+use super::datetime::{CalendarInterval, Tz, interval, write_date, write_timestamp};
 use super::row::{Array, Map, Row, RowWriter};
 use super::types::{DataType, Field};
 use crate::table::text::java_double::{write_double, write_float};
@@ -29,7 +29,7 @@ pub enum Value {
     Decimal(i128),
     /// STRING.
     String(String),
-    /// BINARY, and the encoded bytes of a VARIANT.
+    /// BINARY, and the encoded bytes of a VARIANT or an INTERVAL.
     Binary(Vec<u8>),
     /// ARRAY.
     Array(Vec<Value>),
@@ -43,7 +43,9 @@ impl Value {
     /// Decodes a value of a type that is stored in a row's tail.
     pub fn from_bytes(bytes: &[u8], data_type: &DataType) -> Self {
         match data_type {
-            DataType::Binary | DataType::Variant => Self::Binary(bytes.to_vec()),
+            DataType::Binary | DataType::Variant | DataType::CalendarInterval => {
+                Self::Binary(bytes.to_vec())
+            }
             DataType::Array(element) => {
                 let array = Array::new(bytes);
                 let element = |i| array.row.value(i, array.len, element);
@@ -149,6 +151,9 @@ impl Value {
                 let mut text = Vec::new();
                 write_variant(Variant::new(v), notation.zone, &mut text);
                 out.write_str(&utf8::decode(&text))
+            }
+            (Self::Binary(v), DataType::CalendarInterval) => {
+                write!(out, "{}", CalendarInterval::from_bytes(v))
             }
             (Self::Binary(v), _) => notation.binary.write(v, out),
             (Self::Array(values), DataType::Array(element)) => {

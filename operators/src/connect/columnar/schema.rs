@@ -14,13 +14,13 @@ pub fn to_arrow(data_type: &DataType) -> Arrow {
         DataType::Byte => Arrow::Int8,
         DataType::Short => Arrow::Int16,
         DataType::Int | DataType::YearMonthInterval(..) => Arrow::Int32,
-        // The formats refuse a TIME and a VARIANT before this.
+        // The formats refuse a TIME, a VARIANT and an INTERVAL before this.
         DataType::Long | DataType::DayTimeInterval(..) | DataType::Time(_) => Arrow::Int64,
         DataType::Float => Arrow::Float32,
         DataType::Double => Arrow::Float64,
         DataType::Decimal(precision, scale) => Arrow::Decimal128(*precision, *scale as i8),
         DataType::String => Arrow::Utf8,
-        DataType::Binary | DataType::Variant => Arrow::Binary,
+        DataType::Binary | DataType::Variant | DataType::CalendarInterval => Arrow::Binary,
         DataType::Date => Arrow::Date32,
         DataType::Timestamp => Arrow::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         DataType::TimestampNtz => Arrow::Timestamp(TimeUnit::Microsecond, None),

@@ -70,6 +70,7 @@ impl ColumnSink {
         for field in fields {
             let fits = match self.format {
                 _ if field.data_type.has_time() || field.data_type.has_variant() => false,
+                _ if field.data_type.has_calendar_interval() => false,
                 ColumnFormat::Parquet => true,
                 ColumnFormat::Orc => !field.data_type.contains(&|part| *part == DataType::Null),
             };

@@ -207,6 +207,9 @@ fn is_of_type(value: &Value, data_type: &DataType) -> bool {
         | (Value::Double(_), DataType::Float | DataType::Double)
         | (Value::Decimal(_), DataType::Decimal(..))
         | (Value::Binary(_), DataType::Binary) => true,
+        (Value::Binary(bytes), DataType::CalendarInterval) => {
+            bytes.len() == crate::table::datetime::CalendarInterval::SIZE
+        }
         (Value::Binary(bytes), DataType::Variant) => crate::table::variant::is_sound(bytes),
         (Value::Array(values), DataType::Array(element)) => {
             values.iter().all(|value| is_of_type(value, element))
@@ -225,6 +228,7 @@ fn is_of_type(value: &Value, data_type: &DataType) -> bool {
                     other,
                     DataType::Binary
                         | DataType::Variant
+                        | DataType::CalendarInterval
                         | DataType::Array(_)
                         | DataType::Map(..)
                         | DataType::Struct(_)

@@ -129,8 +129,10 @@ fn schema_of_named(data_type: &DataType, is_nullable: bool, record: &str) -> Arc
     let with = |kind, logical| Schema::new(kind, logical, None);
     let name = |full: String| Name { full, aliases: Vec::new() };
     let schema = match data_type {
-        // A VARIANT has no schema. The encoder refuses it for this one.
-        DataType::Null | DataType::Variant => return Arc::new(Schema::plain(Kind::Null)),
+        // A VARIANT and an INTERVAL have no schema. The encoder refuses them for this one.
+        DataType::Null | DataType::Variant | DataType::CalendarInterval => {
+            return Arc::new(Schema::plain(Kind::Null));
+        }
         DataType::Boolean => Schema::plain(Kind::Boolean),
         DataType::Byte | DataType::Short | DataType::Int => Schema::plain(Kind::Int),
         DataType::Long => Schema::plain(Kind::Long),

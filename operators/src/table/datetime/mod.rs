@@ -6,6 +6,7 @@
 //! otherwise.
 
 pub mod calendar;
+pub mod calendar_interval;
 mod duration;
 pub mod interval;
 pub mod pattern;
@@ -14,6 +15,7 @@ pub(crate) mod time_of_day;
 mod zone;
 
 use calendar::{Date, days_of_month};
+pub use calendar_interval::CalendarInterval;
 pub(crate) use duration::duration_ns;
 pub use text::{
     Special, names_zone, parse_date, parse_timestamp, special, trimmed, write_date, write_timestamp,
@@ -37,6 +39,23 @@ pub fn add_months(days: i64, months: i64) -> Option<i64> {
     }
     let days = Date { year, month, day: date.day.min(days_of_month(year, month)) }.days();
     i32::try_from(days).ok().map(i64::from)
+}
+
+/// Adds an interval to a date in days since 1970: first the months, then the days. Its microseconds
+/// are not added. `None` if the result is outside the range of DATE.
+pub fn add_interval(days: i64, interval: CalendarInterval) -> Option<i64> {
+    let sum = add_months(days, interval.months.into())?.checked_add(interval.days.into())?;
+    i32::try_from(sum).ok().map(i64::from)
+}
+
+/// Adds an interval to an instant in microseconds. Months and days preserve the local time of day;
+/// the microseconds are elapsed time. `None` if the result is out of range.
+pub fn add_interval_us(at: i64, interval: CalendarInterval, zone: Tz) -> Option<i64> {
+    let local_days = i64::from(interval.days) * DAY_US;
+    on_clock(at, zone, |local| {
+        add_months_us(local, interval.months.into())?.checked_add(local_days)
+    })?
+    .checked_add(interval.micros)
 }
 
 /// Adds months to a local time in microseconds; see [`add_months`].

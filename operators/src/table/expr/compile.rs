@@ -27,6 +27,8 @@ pub struct EvalError {
     /// Whether the enclosing `try_` function lets the error pass: an operand of its operation
     /// raised it, or a timestamp parsed from a text overflowed.
     pub is_from_operand: bool,
+    /// Whether this is an error without ANSI mode too, whatever the condition.
+    pub is_of_both_modes: bool,
 }
 
 impl EvalError {
@@ -50,7 +52,8 @@ impl EvalError {
             "NUMERIC_VALUE_OUT_OF_RANGE.WITH_SUGGESTION",
             "REMAINDER_BY_ZERO",
         ];
-        OF_ANSI.iter().any(|condition| self.condition.starts_with(condition))
+        let is_listed = OF_ANSI.iter().any(|condition| self.condition.starts_with(condition));
+        is_listed && !self.is_of_both_modes
     }
 }
 
@@ -87,7 +90,13 @@ pub fn failed<T>(
         reason.truncate(end.unwrap_or(0));
         reason.push_str(&format!("… ({length} bytes)"));
     }
-    Err(Box::new(EvalError { condition, reason, fix, is_from_operand: false }))
+    Err(Box::new(EvalError {
+        condition,
+        reason,
+        fix,
+        is_from_operand: false,
+        is_of_both_modes: false,
+    }))
 }
 
 /// The size in bytes above which a value triggers a check of the record's memory limit. Such values

@@ -113,7 +113,7 @@ pub(super) fn typed(
                     call.wrong(&args[0], "Use collect_set(x) for values that are no arrays")
                 );
             };
-            if !element.is_orderable() && **element != T::Variant {
+            if !element.is_hashable() && **element != T::Variant {
                 let mut error = call.wrong(&args[0], "Collect the maps' entries");
                 error.condition = "DATATYPE_MISMATCH.UNSUPPORTED_INPUT_TYPE".to_string();
                 return Err(error);
@@ -122,7 +122,7 @@ pub(super) fn typed(
         }
         F::CollectSet => {
             // Equal values of VARIANT have equal bytes.
-            if !first_type.is_orderable() && first_type != T::Variant {
+            if !first_type.is_hashable() && first_type != T::Variant {
                 let mut error = call.wrong(&args[0], "Collect the map's entries");
                 error.condition = "DATATYPE_MISMATCH.UNSUPPORTED_INPUT_TYPE".to_string();
                 return Err(error);

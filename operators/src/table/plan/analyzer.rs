@@ -431,7 +431,7 @@ fn common_types(
 /// Fails if a column contains a map or a VARIANT, because they cannot be compared.
 pub fn refuse_incomparable(plan: &Plan) -> PlanResult<()> {
     let columns = plan.scope().columns;
-    match columns.iter().find(|column| !column.data_type.is_orderable()) {
+    match columns.iter().find(|column| !column.data_type.is_hashable()) {
         None => Ok(()),
         Some(column) => {
             let (condition, fix) = match column.data_type.has_variant() {

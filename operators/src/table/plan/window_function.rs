@@ -346,7 +346,7 @@ impl<'n> WindowPlanner<'n> {
             .iter()
             .map(|key| resolve(key, &scope))
             .collect::<PlanResult<Vec<_>>>()?;
-        partition.iter().try_for_each(refuse_unordered)?;
+        partition.iter().try_for_each(check_partition_key)?;
         let order = over.order.iter().map(|key| sort_key(key, &scope));
         let order = order.collect::<PlanResult<Vec<_>>>()?;
         let call = resolved_call(over, &order, &scope)?;
@@ -611,4 +611,16 @@ fn coerced_constant(arg: &Resolved, call: &Expr) -> PlanResult<Option<i64>> {
             Err(wrong_argument("DATATYPE_MISMATCH.NON_FOLDABLE_INPUT", arg, call, "is no constant"))
         }
     }
+}
+
+/// Fails if rows cannot be partitioned by a key, because its values have no order.
+fn check_partition_key(key: &Resolved) -> PlanResult<()> {
+    if key.data_type.is_orderable() {
+        return Ok(());
+    }
+    Err(PlanError::new(
+        "EXPRESSION_TYPE_IS_NOT_ORDERABLE",
+        format!("`{key}` is {}, by which rows cannot be partitioned", key.data_type),
+        "Partition by its text: CAST(x AS STRING)",
+    ))
 }

@@ -213,6 +213,7 @@ impl Notation {
             self.write_csv(value, data_type, out)
         };
         match (value, data_type) {
+            (Value::Binary(_), DataType::CalendarInterval) => self.write(value, data_type, out),
             (Value::Binary(bytes), _) => self.binary.write(bytes, out),
             (Value::Array(values), DataType::Array(element)) => {
                 out.write_str("[")?;

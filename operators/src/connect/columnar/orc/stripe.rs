@@ -279,7 +279,7 @@ impl Stripe {
                 each(parts, |array, row| all.push(array.as_string::<i32>().value(row)));
                 Bounds::of_texts(all.into_iter())
             }
-            DataType::Binary | DataType::Variant => {
+            DataType::Binary | DataType::Variant | DataType::CalendarInterval => {
                 let (mut lengths, mut bytes) = (Vec::new(), Vec::new());
                 each(parts, |array, row| {
                     let value = array.as_binary::<i32>().value(row);

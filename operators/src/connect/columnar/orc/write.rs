@@ -189,7 +189,7 @@ pub fn kind_of(data_type: &DataType) -> (Kind, Option<String>) {
         DataType::Double => (Kind::Double, None),
         DataType::Decimal(..) => (Kind::Decimal, None),
         DataType::String => (Kind::String, None),
-        DataType::Binary | DataType::Variant => (Kind::Binary, None),
+        DataType::Binary | DataType::Variant | DataType::CalendarInterval => (Kind::Binary, None),
         DataType::Date => (Kind::Date, None),
         DataType::Timestamp => (Kind::Timestamp, spark()),
         DataType::TimestampNtz | DataType::DayTimeInterval(..) | DataType::Time(_) => {

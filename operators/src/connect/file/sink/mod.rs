@@ -24,7 +24,7 @@ use crate::table::datetime::Tz;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::row::{Row, RowWriter};
-use crate::table::types::{Field, Schema};
+use crate::table::types::{DataType, Field, Schema};
 use crossbeam_channel::Sender;
 use millstream_engine::checkpoint::{UnfinishedEpoch, log_entry, new_id};
 use millstream_engine::env::Env;
@@ -104,7 +104,8 @@ impl FileSinkConfig {
                     format!("Columns: {}", names.join(", ")),
                 ));
             };
-            if schema.fields[at].data_type.has_parts() {
+            let data_type = &schema.fields[at].data_type;
+            if data_type.has_parts() || *data_type == DataType::CalendarInterval {
                 return Err(PlanError::new(
                     "INVALID_PARTITION_COLUMN_DATA_TYPE",
                     format!(

@@ -332,6 +332,7 @@ pub(in crate::connect::file::source) fn contents(
     partitions: &[Field],
     reader: &mut OptionReader<'_>,
 ) -> PlanResult<Contents> {
+    check_types(format, schema.as_ref())?;
     match format {
         #[cfg(feature = "columnar")]
         "parquet" | "orc" => {
@@ -363,6 +364,19 @@ pub(in crate::connect::file::source) fn contents(
             "Build it with the feature `columnar`",
         )),
         _ => Ok(Contents::Records(Box::new(Decoder::read(format, schema, partitions, reader)?))),
+    }
+}
+
+/// Fails for a column whose type no file has.
+fn check_types(format: &str, schema: Option<&Schema>) -> PlanResult<()> {
+    let mut fields = schema.into_iter().flat_map(|schema| &schema.fields);
+    match fields.find(|field| field.data_type.has_calendar_interval()) {
+        None => Ok(()),
+        Some(field) => Err(PlanError::new(
+            "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",
+            format!("format '{format}' cannot hold `{}`, which is {}", field.name, field.data_type),
+            "Read a STRING, and cast it to INTERVAL",
+        )),
     }
 }
 

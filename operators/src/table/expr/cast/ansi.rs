@@ -27,6 +27,7 @@ pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
         }
         (T::DayTimeInterval(..), T::DayTimeInterval(..)) => true,
         (T::YearMonthInterval(..), T::YearMonthInterval(..)) => true,
+        (T::CalendarInterval, _) | (_, T::CalendarInterval) => false,
         (T::Time(_), to) => to.is_integral() || matches!(to, T::Time(_) | T::Decimal(..)),
         (from, to) if from.is_interval() => to.is_integral(),
         (from, to) if to.is_interval() => from.is_integral(),

@@ -2,9 +2,13 @@
 
 use super::ansi::{OnError, invalid, soften};
 use crate::table::datetime::time_of_day::{parse_time, truncated};
-use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp, trimmed};
+use crate::table::datetime::{
+    CalendarInterval, Tz, interval, parse_date, parse_timestamp, trimmed,
+};
 use crate::table::expr::compile::BytesFn;
-use crate::table::expr::compile::{Compiled, Eval, bool_fn, decimal_fn, double_fn, long_fn, text};
+use crate::table::expr::compile::{
+    Compiled, Eval, bool_fn, bytes_fn, decimal_fn, double_fn, long_fn, text,
+};
 use crate::table::text::number;
 use crate::table::text::number::Fraction;
 use crate::table::types::{DataType, Physical};
@@ -12,6 +16,12 @@ use crate::table::types::{DataType, Physical};
 /// Compiles a cast from STRING. A cast to STRING or BINARY returns the bytes unchanged.
 pub(super) fn from_text(f: BytesFn, to: DataType, on_error: OnError, zone: Tz) -> Compiled {
     match to.physical() {
+        // A text that is no interval is NULL, also in ANSI mode.
+        Physical::Bytes if to == DataType::CalendarInterval => bytes_fn(move |cx| {
+            let Some(bytes) = f(cx)? else { return Ok(None) };
+            let interval = CalendarInterval::parse(text(bytes));
+            Ok(interval.map(|interval| &*cx.arena.alloc(interval.to_bytes()) as &[u8]))
+        }),
         Physical::Bytes => Compiled::Bytes(f),
         Physical::Bool => bool_fn(move |cx| {
             let Some(bytes) = f(cx)? else { return Ok(None) };

@@ -41,6 +41,8 @@ pub enum Accepts {
     YearMonthInterval,
     /// A day-time interval with any units.
     DayTimeInterval,
+    /// An INTERVAL of months, days and microseconds.
+    CalendarInterval,
     /// TINYINT.
     Byte,
     /// SMALLINT.
@@ -105,6 +107,7 @@ impl Accepts {
             Self::Date => T::Date,
             Self::Timestamp => T::Timestamp,
             Self::TimestampNtz => T::TimestampNtz,
+            Self::CalendarInterval => T::CalendarInterval,
             Self::Strings => T::Array(Box::new(T::String)),
             _ => return None,
         })
@@ -212,7 +215,7 @@ pub fn to_type(from: &DataType, to: &DataType) -> Option<DataType> {
 
 fn ansi(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
-        (T::String, to) => !to.is_nested() && *to != T::Null,
+        (T::String, to) => !to.is_nested() && !matches!(to, T::Null | T::CalendarInterval),
         (from, T::String) => !from.is_nested(),
         (from, to) => store_assignable(from, to),
     }
@@ -243,7 +246,7 @@ fn lenient(from: &DataType, to: &DataType) -> bool {
         (T::String, to) => {
             to.is_numeric() || to.is_datetime() || matches!(to, T::Binary | T::Time(_))
         }
-        (from, T::String) => !from.is_nested(),
+        (from, T::String) => !from.is_nested() && *from != T::CalendarInterval,
         (T::Array(a), T::Array(b)) => to_type(a, b).is_some(),
         (T::Map(ak, av), T::Map(bk, bv)) => to_type(ak, bk).is_some() && to_type(av, bv).is_some(),
         (T::DayTimeInterval(..), T::DayTimeInterval(..)) => true,

@@ -181,7 +181,8 @@ fn of_text(a: &DataType, b: &DataType) -> Option<DataType> {
 /// Legacy mode: the common type of a STRING and another type, which is STRING.
 fn as_text(a: &DataType, b: &DataType) -> Option<DataType> {
     let ((T::String, other) | (other, T::String)) = (a, b) else { return None };
-    let refused = other.is_nested() || matches!(other, T::Boolean | T::Binary);
+    let refused =
+        other.is_nested() || matches!(other, T::Boolean | T::Binary | T::CalendarInterval);
     (!refused).then_some(T::String)
 }
 
@@ -203,11 +204,6 @@ fn has_text(data_type: &DataType) -> bool {
         T::Array(element) => has_text(element),
         _ => false,
     }
-}
-
-/// Whether a type is or contains a map. Such a type cannot be ordered and cannot be a map key.
-pub fn has_map(data_type: &DataType) -> bool {
-    !data_type.is_orderable()
 }
 
 /// Whether two types contain intervals with different units. Functions on arrays and maps do not
@@ -255,15 +251,19 @@ pub fn unify_without_text(what: &str, args: Vec<Resolved>) -> PlanResult<Vec<Res
     })
 }
 
-/// Fails if a value cannot be ordered because its type contains a map.
+/// Fails if a value cannot be ordered because of its type.
 pub fn check_order(what: &str, arg: &Resolved) -> PlanResult<()> {
     if arg.data_type.is_orderable() {
         return Ok(());
     }
+    let fix = match arg.data_type.has_calendar_interval() {
+        true => "Compare a date plus each of the intervals",
+        false => "Compare the map's entries: map_entries gives them as an array",
+    };
     Err(PlanError::new(
         "DATATYPE_MISMATCH.INVALID_ORDERING_TYPE",
         format!("{what} needs values with an order, but `{arg}` is {}", arg.data_type),
-        "Compare the map's entries: map_entries gives them as an array",
+        fix,
     ))
 }
 

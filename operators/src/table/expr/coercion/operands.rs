@@ -89,6 +89,7 @@ fn promote_text(operator: &str, a: Resolved, b: Resolved) -> (Resolved, Resolved
     let to = match if *x == T::String { y } else { x } {
         T::Decimal(..) => T::Double,
         T::Null => T::String,
+        T::CalendarInterval => return (a, b),
         other if other.is_nested() || other.is_interval() => return (a, b),
         other => other.clone(),
     };

@@ -14,6 +14,8 @@ use Accepts as A;
 type Signature = (&'static str, &'static [Accepts]);
 
 const SIGNED: Accepts = A::OneOf(&[A::Number, A::YearMonthInterval, A::DayTimeInterval]);
+const SIGNED_OR_CALENDAR: Accepts =
+    A::OneOf(&[A::Number, A::YearMonthInterval, A::DayTimeInterval, A::CalendarInterval]);
 const TEXT: Accepts = A::Only(&[A::String]);
 const MOMENT: Accepts = A::Only(&[A::Timestamp, A::TimestampNtz]);
 const TIMES: Accepts = A::Only(&[A::String, A::Date, A::Timestamp, A::TimestampNtz]);
@@ -54,7 +56,7 @@ static SIGNATURES: &[Signature] = &[
     ("negative", &[SIGNED]),
     ("not", &[A::Boolean]),
     ("octet_length", &[A::OneOf(&[A::String, A::Binary])]),
-    ("positive", &[SIGNED]),
+    ("positive", &[SIGNED_OR_CALENDAR]),
     ("quote", &[A::String]),
     ("rand", &[A::Only(&[A::Int, A::Long])]),
     ("randn", &[A::Only(&[A::Int, A::Long])]),

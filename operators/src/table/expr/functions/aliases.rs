@@ -200,7 +200,9 @@ fn is_internal(name: &str) -> bool {
         "variant_entries",
         "windows",
     ];
-    ["datetime_", "getfield", "interval_"].iter().any(|begin| name.starts_with(begin))
+    ["calendar_interval_", "datetime_", "getfield", "interval_"]
+        .iter()
+        .any(|begin| name.starts_with(begin))
         || INTERNAL.contains(&name)
 }
 

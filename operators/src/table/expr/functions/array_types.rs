@@ -50,7 +50,7 @@ pub(super) fn with_element(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<R
         _ => Rules { ansi: false, ..Rules::current() }.apply(|| tightest(&element, other)),
     };
     let common = common.ok_or_else(differ)?;
-    if searches {
+    if searches || name == "array_remove" {
         check_order(&format!("`{name}`"), &Resolved::literal(Value::Null, common.clone()))?;
     }
     let nullable = any_nullable(&args);

@@ -1,6 +1,7 @@
 //! Hash functions, bit for bit equal to Spark's.
 
 use super::registry::{Function, MANY, Typed, cells, made, nullable_cells, typed};
+use crate::table::datetime::CalendarInterval;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::{Cell, elements, field};
@@ -164,7 +165,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn hashable(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
-    match args.iter().find(|arg| !arg.data_type.is_orderable()) {
+    match args.iter().find(|arg| !arg.data_type.is_hashable()) {
         Some(arg) => {
             let (condition, fix) = match arg.data_type.has_variant() {
                 true => ("DATATYPE_MISMATCH.HASH_VARIANT_TYPE", "Hash its text: CAST(v AS STRING)"),
@@ -224,6 +225,16 @@ fn part<'a>(cell: Cell<'a>, data_type: &DataType) -> Option<Part<'a>> {
     })
 }
 
+/// The parts of an INTERVAL in the order in which they are hashed.
+fn parts_of_interval(cell: Cell<'_>) -> [(Cell<'static>, DataType); 3] {
+    let CalendarInterval { months, days, micros } = CalendarInterval::from_bytes(cell.bytes());
+    [
+        (Cell::Long(micros), T::Long),
+        (Cell::Long(days.into()), T::Int),
+        (Cell::Long(months.into()), T::Int),
+    ]
+}
+
 fn murmur(cell: Cell<'_>, data_type: &DataType, seed: u32) -> u32 {
     match data_type {
         T::Array(element) if !cell.is_null() => {
@@ -234,6 +245,9 @@ fn murmur(cell: Cell<'_>, data_type: &DataType, seed: u32) -> u32 {
             fields.iter().enumerate().fold(seed, |hash, (i, f)| {
                 murmur(field(bytes, i, width, &f.data_type), &f.data_type, hash)
             })
+        }
+        T::CalendarInterval if !cell.is_null() => {
+            parts_of_interval(cell).iter().fold(seed, |hash, (v, t)| murmur(*v, t, hash))
         }
         _ => match part(cell, data_type) {
             None => seed,
@@ -287,6 +301,9 @@ fn xx(cell: Cell<'_>, data_type: &DataType, seed: u64) -> u64 {
             fields.iter().enumerate().fold(seed, |hash, (i, f)| {
                 xx(field(bytes, i, width, &f.data_type), &f.data_type, hash)
             })
+        }
+        T::CalendarInterval if !cell.is_null() => {
+            parts_of_interval(cell).iter().fold(seed, |hash, (v, t)| xx(*v, t, hash))
         }
         _ => match part(cell, data_type) {
             None => seed,

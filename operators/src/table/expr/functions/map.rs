@@ -7,12 +7,13 @@ use super::value_index::ValueIndex;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements, field, order};
 use crate::table::expr::coercion::{
-    has_map, tightest, unify, unify_as, units_differ, widest_of, widest_without_text,
+    check_order, tightest, unify, unify_as, units_differ, widest_of, widest_without_text,
 };
 use crate::table::expr::compile::{Compiled, EvalError, Semantics, bytes_fn, failed, write_field};
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::{Map, RowWriter};
 use crate::table::types::{DataType, Field};
+use crate::table::value::Value;
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 
@@ -218,7 +219,7 @@ fn of_map(
 
 /// Rejects a key type that contains a map.
 pub(super) fn check_key(key: &DataType) -> PlanResult<()> {
-    if !has_map(key) {
+    if key.is_hashable() {
         return Ok(());
     }
     Err(PlanError::new(
@@ -252,6 +253,7 @@ fn with_key(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
         return Err(differ(&args));
     }
     let Some(common) = widen(&key, &args[1].data_type) else { return Err(differ(&args)) };
+    check_order(&format!("`{name}`"), &Resolved::literal(Value::Null, common.clone()))?;
     let nullable = any_nullable(&args);
     let wanted = args.pop().map(|wanted| wanted.coerce(&common));
     let map = args.pop().map(|map| map.coerce(&T::Map(Box::new(common), value.clone())));

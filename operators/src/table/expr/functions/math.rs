@@ -180,7 +180,9 @@ pub(super) fn same(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn positive(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     match &args[0].data_type {
-        DataType::DayTimeInterval(..) | DataType::YearMonthInterval(..) => {
+        DataType::DayTimeInterval(..)
+        | DataType::YearMonthInterval(..)
+        | DataType::CalendarInterval => {
             let data_type = args[0].data_type.clone();
             Ok(Typed::new(args, data_type, nullable))
         }

@@ -89,7 +89,7 @@ use registry::{MANY, Typed};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-fn tables() -> [&'static [Function]; 39] {
+fn tables() -> [&'static [Function]; 40] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -107,6 +107,7 @@ fn tables() -> [&'static [Function]; 39] {
         time::FUNCTIONS,
         time::MADE_FUNCTIONS,
         time::INTERVAL_FUNCTIONS,
+        time::CALENDAR_INTERVAL_FUNCTIONS,
         time::TIME_FUNCTIONS,
         array::FUNCTIONS,
         map::FUNCTIONS,

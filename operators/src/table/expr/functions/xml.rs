@@ -233,11 +233,13 @@ fn check_written(name: &str, field: &Field) -> PlanResult<()> {
     }
     match data_type {
         T::Struct(fields) => fields.iter().try_for_each(|field| check_written(name, field)),
-        interval if interval.is_interval() => Err(PlanError::new(
-            "UNSUPPORTED_DATATYPE",
-            format!("`{name}` cannot write `{}`, which is {interval}", field.name),
-            "Cast it to STRING",
-        )),
+        interval if interval.is_interval() || *interval == T::CalendarInterval => {
+            Err(PlanError::new(
+                "UNSUPPORTED_DATATYPE",
+                format!("`{name}` cannot write `{}`, which is {interval}", field.name),
+                "Cast it to STRING",
+            ))
+        }
         _ => Ok(()),
     }
 }

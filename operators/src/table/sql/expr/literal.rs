@@ -224,7 +224,11 @@ pub fn interval_literal(text: &str) -> PlanResult<Expr> {
         let (value, months, place) =
             interval::of_unit(pair[0], pair[1]).ok_or_else(|| wrong(malformed))?;
         if kind.is_some_and(|kind| kind != months) {
-            return Err(PlanError::not_yet("an interval of months and days together"));
+            return Err(PlanError::new(
+                "_LEGACY_ERROR_TEMP_0029",
+                format!("Cannot mix year-month and day-time fields: INTERVAL {text}"),
+                "Write make_interval(1, 0, 0, 2) for a year and two days",
+            ));
         }
         kind = Some(months);
         (first, last) = (first.min(place), last.max(place));

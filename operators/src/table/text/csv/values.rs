@@ -1,7 +1,7 @@
 //! Converts CSV fields to values of a type.
 
 use crate::table::datetime::pattern::Direction;
-use crate::table::datetime::{interval, names_zone, parse_date, parse_timestamp};
+use crate::table::datetime::{CalendarInterval, interval, names_zone, parse_date, parse_timestamp};
 use crate::table::error::PlanResult;
 use crate::table::row::{Bytes, RowWriter};
 use crate::table::text::notation::{Notation, integer, pattern};
@@ -70,6 +70,12 @@ impl Values {
                 Some(value) => writer.decimal(index, value),
                 None => return false,
             },
+            // A text that is no interval is NULL, not a malformed record.
+            T::CalendarInterval => {
+                if let Some(interval) = CalendarInterval::parse(text) {
+                    writer.bytes(index, &interval.to_bytes());
+                }
+            }
             _ => match self.long(text, data_type) {
                 Some(value) => writer.long(index, value),
                 None => return false,

@@ -149,6 +149,9 @@ pub fn write_json_as(
             quoted(out, |out| notation.write(value, data_type, out));
         }
         (Value::Binary(v), DataType::Variant) => write_variant(Variant::new(v), zone, out),
+        (Value::Binary(_), DataType::CalendarInterval) => {
+            quoted(out, |out| value.write_text(data_type, zone, "", out));
+        }
         (Value::Binary(v), _) => {
             write_text(&base64::engine::general_purpose::STANDARD.encode(v), out);
         }

@@ -1,11 +1,10 @@
 //! Arithmetic on dates, timestamps and intervals.
 
 use super::interval::WITHOUT_SUGGESTION;
-use super::time_type;
 use super::zone_of_type;
+use super::{calendar_interval, date_overflow, time_type};
 use crate::table::datetime::{DAY_US, add_months, add_months_us, on_clock};
 use crate::table::error::PlanResult;
-use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::coercion::Accepts;
 use crate::table::expr::compile::{Compiled, failed, long_fn};
 use crate::table::expr::functions::registry::{Call, any_nullable, take, unexpected};
@@ -18,11 +17,16 @@ use DataType as T;
 
 /// Compiles the sum of a date or timestamp and an interval. `sign` is -1 for a difference.
 pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
+    let zone = zone_of_type(&call.to, call.semantics.zone);
+    let of_date = call.to == T::Date;
+    if *call.data_type(1) == T::CalendarInterval {
+        // A date has the session time zone where a time of day is added to it.
+        let zone = if of_date { call.semantics.zone } else { zone };
+        return calendar_interval::shifted(args, of_date, zone, call.semantics.ansi, sign);
+    }
     let [at, by] = take(args);
     let (at, by) = (at.long(), by.long());
-    let zone = zone_of_type(&call.to, call.semantics.zone);
     let months = matches!(call.data_type(1), T::YearMonthInterval(..));
-    let of_date = call.to == T::Date;
     long_fn(move |cx| {
         let Some(at) = at(cx)? else { return Ok(None) };
         let Some(by) = by(cx)? else { return Ok(None) };
@@ -35,7 +39,7 @@ pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
         let by = sign * by;
         let sum = match (of_date, months) {
             (true, true) => match add_months(at, by) {
-                None => return arithmetic_overflow("the date"),
+                None => return date_overflow(),
                 sum => sum,
             },
             // Days outside the range of DATE wrap around, as in Spark.
@@ -57,6 +61,9 @@ pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
 /// Resolves `+`, `-`, `*`, `/` and DIV on dates, timestamps and intervals, and the negation,
 /// absolute value and sign of an interval. `None` for any other operation or operands.
 pub fn arithmetic(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
+    if let Some(resolved) = calendar_interval::arithmetic(name, args, shift) {
+        return Some(resolved);
+    }
     if let ("negative", [a]) = (name, args)
         && a.data_type.is_interval()
     {
@@ -229,6 +236,7 @@ fn shift(name: &'static str, at: Resolved, by: Resolved) -> Option<PlanResult<Re
     let written = at.data_type.clone();
     let to = match (&written, &by.data_type) {
         (T::Date, T::YearMonthInterval(..) | T::DayTimeInterval(0, 0)) => T::Date,
+        (T::Date, T::CalendarInterval) => T::Date,
         (other, _) => match Accepts::AnyTimestamp.convert(other) {
             Some(to) => to,
             None => return Some(Err(unexpected("+", "a date or a timestamp", &at))),

@@ -29,7 +29,7 @@ pub fn extract(field: &str, source: Resolved) -> PlanResult<Resolved> {
         "SECOND" | "S" | "SEC" | "SECONDS" | "SECS" => "second_fraction",
         _ => "",
     };
-    if source.data_type.is_interval() {
+    if source.data_type.is_interval() || source.data_type == T::CalendarInterval {
         return extract_from_interval(field, name, source);
     }
     let of_time = matches!(name, "hour" | "minute" | "second_fraction");
@@ -53,6 +53,7 @@ fn extract_from_interval(field: &str, name: &str, source: Resolved) -> PlanResul
     let there = match source.data_type {
         T::YearMonthInterval(from, to) => YEAR_MONTH_UNITS[from.into()..=to.into()].contains(&unit),
         T::DayTimeInterval(from, to) => DAY_TIME_UNITS[from.into()..=to.into()].contains(&unit),
+        T::CalendarInterval => !unit.is_empty(),
         _ => false,
     };
     if !there {
@@ -60,7 +61,11 @@ fn extract_from_interval(field: &str, name: &str, source: Resolved) -> PlanResul
     }
     let nullable = source.nullable;
     let unit = Resolved::literal(Value::String(unit.into()), T::String);
-    Ok(Resolved { node: Node::Call("interval_part", vec![source, unit]), data_type: to, nullable })
+    let part = match source.data_type {
+        T::CalendarInterval => "calendar_interval_part",
+        _ => "interval_part",
+    };
+    Ok(Resolved { node: Node::Call(part, vec![source, unit]), data_type: to, nullable })
 }
 
 fn no_field(field: &str, source: &Resolved) -> PlanError {

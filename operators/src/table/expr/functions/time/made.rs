@@ -1,12 +1,11 @@
 //! Functions that make dates, timestamps and intervals of numbers.
 
 use super::interval::{WITHOUT_SUGGESTION, interval_or_overflow};
-use super::{or_overflow, out_of_bounds, zone_of};
+use super::{date_overflow, or_overflow, out_of_bounds, zone_of};
 use crate::table::datetime::calendar::Date;
 use crate::table::datetime::{DAY_US, SECOND_US, to_utc};
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
-use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{EvalError, failed};
 use crate::table::expr::functions::registry::{
@@ -24,7 +23,7 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
             let days = made_date(a)?;
             match i32::try_from(days) {
                 Ok(_) => Ok(Cell::Long(days)),
-                Err(_) => arithmetic_overflow("the date"),
+                Err(_) => date_overflow(),
             }
         },
     )

@@ -20,6 +20,7 @@ use crate::table::value::Value;
 
 mod arithmetic;
 mod bucket;
+mod calendar_interval;
 mod extract;
 mod interval;
 mod made;
@@ -69,6 +70,7 @@ const fn of_now(name: &'static str, help: &'static str) -> Function {
     )
 }
 
+pub(super) use calendar_interval::FUNCTIONS as CALENDAR_INTERVAL_FUNCTIONS;
 pub(super) use interval::FUNCTIONS as INTERVAL_FUNCTIONS;
 pub(super) use made::FUNCTIONS as MADE_FUNCTIONS;
 pub(super) use time_type::{FUNCTIONS as TIME_FUNCTIONS, current_time, of_time};
@@ -193,7 +195,7 @@ pub(super) static FUNCTIONS: &[Function] =
             |n, a| typed(n, a, &[T::Date, T::Int], T::Date),
             |a, _, _| match add_months(a[0].long(), a[1].long()) {
                 Some(days) => Ok(Cell::Long(days)),
-                None => arithmetic_overflow("the date"),
+                None => date_overflow(),
             },
         )
         .usage("1.5.0", "add_months('2024-01-31', 1)", "2024-02-29"),
@@ -589,6 +591,12 @@ fn or_overflow<'a>(value: Option<i64>) -> Result<Cell<'a>, Box<EvalError>> {
         Some(value) => Ok(Cell::Long(value)),
         None => failed(OVERFLOW, "the date or time is out of the range of its type", ""),
     }
+}
+
+/// The error of a date that is out of range. It is the same with and without ANSI mode.
+fn date_overflow<T>() -> Result<T, Box<EvalError>> {
+    arithmetic_overflow("the date")
+        .map_err(|error: Box<EvalError>| Box::new(EvalError { is_of_both_modes: true, ..*error }))
 }
 
 /// Spark's error condition for a date or timestamp that is out of range. It is the same with and

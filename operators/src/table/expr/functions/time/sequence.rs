@@ -7,7 +7,9 @@
 
 use super::super::array::{MAX_SEQUENCE, collected};
 use super::super::registry::{Call, Typed, any_nullable, element_of};
-use crate::table::datetime::{DAY_US, Tz, add_months_us, on_clock, to_local, to_utc};
+use crate::table::datetime::{
+    CalendarInterval, DAY_US, Tz, add_months_us, on_clock, to_local, to_utc,
+};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
@@ -20,7 +22,9 @@ use crate::table::types::DataType;
 pub fn sequence_types(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     let to = common_type(&args[0].data_type, &args[1].data_type).filter(DataType::is_datetime);
-    let steps = args.get(2).is_none_or(|step| step.data_type.is_interval());
+    let steps = args.get(2).is_none_or(|step| {
+        step.data_type.is_interval() || step.data_type == DataType::CalendarInterval
+    });
     let (Some(to), true) = (to, steps) else {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.SEQUENCE_WRONG_INPUT_TYPES",
@@ -49,9 +53,19 @@ struct Step {
 }
 
 impl Step {
-    fn of(step: Option<(i64, &DataType)>, forward: bool) -> Self {
+    fn of(step: Option<(Cell<'_>, &DataType)>, forward: bool) -> Self {
         let (step, months) = match step {
-            Some((step, data_type)) => (step, matches!(data_type, DataType::YearMonthInterval(..))),
+            Some((step, DataType::CalendarInterval)) => {
+                let interval = CalendarInterval::from_bytes(step.bytes());
+                return Self {
+                    months: interval.months.into(),
+                    days_us: i64::from(interval.days) * DAY_US,
+                    rest_us: interval.micros,
+                };
+            }
+            Some((step, data_type)) => {
+                (step.long(), matches!(data_type, DataType::YearMonthInterval(..)))
+            }
             None if forward => (DAY_US, false),
             None => (-DAY_US, false),
         };
@@ -85,7 +99,7 @@ pub fn sequence<'a>(
         false => cell.long(),
     };
     let (start, stop) = (instant(&args[0]), instant(&args[1]));
-    let step = args.get(2).map(|step| (step.long(), call.data_type(2)));
+    let step = args.get(2).map(|step| (*step, call.data_type(2)));
     let step = Step::of(step, start <= stop);
     let direction = step.months.signum() + step.days_us.signum() + step.rest_us.signum();
     let goes = direction > 0 && start <= stop || direction < 0 && start >= stop;

@@ -39,7 +39,7 @@ impl Pass<'_, '_> {
             (Some(quick), _) => Ok(Some(quick.token())),
             (None, Shape::Array(element)) if member.wanted => {
                 if let Shape::Scalar(element) = &**element
-                    && *element != DataType::Variant
+                    && !matches!(element, DataType::Variant | DataType::CalendarInterval)
                     && self.fast_array(element, at, writer)
                 {
                     return Ok(None);

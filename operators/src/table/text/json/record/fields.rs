@@ -98,7 +98,10 @@ impl Fields {
             head: if are_distinct { Head::new(&field.name) } else { None },
             // An error in base 64 stops the tokenizer inside the string, which the fast path cannot
             // reproduce.
-            has_fast_path: !matches!(field.data_type, DataType::Binary | DataType::Variant),
+            has_fast_path: !matches!(
+                field.data_type,
+                DataType::Binary | DataType::Variant | DataType::CalendarInterval
+            ),
             shape: Shape::new(&field.data_type),
             wanted: true,
         };

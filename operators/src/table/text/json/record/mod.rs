@@ -13,7 +13,7 @@
 mod fast_path;
 mod fields;
 
-use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp, zone};
+use crate::table::datetime::{CalendarInterval, Tz, interval, parse_date, parse_timestamp, zone};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::row::{Bytes, Row, RowWriter, values};
 use crate::table::text::json::path::copied;
@@ -276,6 +276,8 @@ enum Scalar<'t> {
     Double(f64),
     Decimal(i128),
     Bytes(Cow<'t, [u8]>),
+    /// NULL, for a text that is no interval.
+    Null,
 }
 
 /// The state of reading one record.
@@ -379,6 +381,8 @@ impl Pass<'_, '_> {
                     Scalar::Double(v) => writer.double(at, v),
                     Scalar::Decimal(v) => writer.decimal(at, v),
                     Scalar::Bytes(v) => writer.bytes(at, &v),
+                    Scalar::Null if repeated => writer.reset(at),
+                    Scalar::Null => {}
                 }
                 Ok(None)
             }
@@ -420,8 +424,12 @@ impl Pass<'_, '_> {
                     Scalar::Long(v) => Value::Long(v),
                     Scalar::Double(v) => Value::Double(v),
                     Scalar::Decimal(v) => Value::Decimal(v),
+                    Scalar::Null => Value::Null,
                     Scalar::Bytes(v)
-                        if matches!(data_type, DataType::Binary | DataType::Variant) =>
+                        if matches!(
+                            data_type,
+                            DataType::Binary | DataType::Variant | DataType::CalendarInterval
+                        ) =>
                     {
                         Value::Binary(v.into_owned())
                     }
@@ -611,6 +619,10 @@ fn text_scalar(
         t if t.is_interval() => {
             let value = interval::parse_shown(text, t).or_else(|| interval::parse(text, t));
             value.map(Scalar::Long)
+        }
+        T::CalendarInterval => {
+            let encoded = |of: CalendarInterval| Scalar::Bytes(Cow::Owned(of.to_bytes().to_vec()));
+            Some(CalendarInterval::parse(text).map_or(Scalar::Null, encoded))
         }
         _ => None,
     }
