@@ -154,8 +154,14 @@ fn queries_that_a_stream_cannot_answer_are_refused() {
         ("SELECT n FROM dim LEFT JOIN e ON w = k", "STREAM_STATIC_JOIN_UNSUPPORTED"),
         ("SELECT n FROM e FULL JOIN dim ON w = k", "STREAM_STATIC_JOIN_UNSUPPORTED"),
         ("SELECT v FROM dim LEFT SEMI JOIN e ON w = k", "STREAM_STATIC_JOIN_UNSUPPORTED"),
-        ("SELECT v FROM dim WHERE k IN (SELECT w FROM e)", "STREAMING_SUBQUERY_UNSUPPORTED"),
-        ("SELECT n FROM e WHERE n > (SELECT max(n) FROM e)", "STREAMING_SUBQUERY_UNSUPPORTED"),
+        (
+            "SELECT v FROM dim WHERE k IN (SELECT w FROM e)",
+            "INVALID_SUBQUERY_EXPRESSION.STREAMING_QUERY",
+        ),
+        (
+            "SELECT n FROM e WHERE n > (SELECT max(n) FROM e)",
+            "INVALID_SUBQUERY_EXPRESSION.STREAMING_QUERY",
+        ),
         ("SELECT n FROM e UNION ALL SELECT v FROM dim", "STREAMING_UNION_WITH_TABLE_UNSUPPORTED"),
         ("SELECT v FROM dim", "WRITE_STREAM_NOT_ALLOWED"),
         (

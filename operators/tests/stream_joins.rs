@@ -923,3 +923,34 @@ fn an_ordered_join_keeps_the_order_of_the_rows_that_complete_matches() {
     let session = Setup::new(sql, 0, BATCHES).session();
     assert!(session.set("millstream.join.ordered", "sometimes").is_err());
 }
+
+/// The example of the documentation: rows of the same key and window.
+#[test]
+fn windows_are_compared_in_on() {
+    let side = |name: &str| format!("(SELECT k, window(t, '1 minute') AS w, v FROM {name}) {name}");
+    let sql = format!(
+        "SELECT l.k, unix_seconds(l.w.start), l.v, r.v FROM {} LEFT JOIN {} ON l.k = r.k AND l.w = r.w",
+        side("l"),
+        side("r")
+    );
+    let lefts = [event(1, 60, 1), event(1, 119, 2), event(1, 120, 3)];
+    let got = rows(&sql, &[[&lefts, &[event(1, 100, 4), event(2, 100, 5)]]]);
+    assert_eq!(got, ["1 120 3 -", "1 60 1 4", "1 60 2 4"]);
+}
+
+/// In micro-batch mode no idle time-out applies, so the error must not advise one.
+#[test]
+fn the_error_at_the_limit_advises_what_works_in_the_mode() {
+    for (trigger, sql_range, works, does_not) in [
+        (BATCHES, " AND r.t >= l.t AND r.t <= l.t", "multipleWatermarkPolicy", "or set millstream"),
+        (CONTINUOUS, "", "Let rows expire", "idleTimeout"),
+    ] {
+        let sql = format!("SELECT l.v, r.v FROM l JOIN r ON l.k = r.k{sql_range}");
+        let mut setup = Setup::new(&sql, 0, trigger);
+        setup.settings.push(("millstream.join.maxStateBytes", "1k"));
+        let run = setup.start().unwrap();
+        run.add(&(0..1000).map(|v| event(v, 100 + v, v)).collect::<Vec<_>>(), &[]);
+        let error = run.query().process_all_available().unwrap_err().to_string();
+        assert!(error.contains(works) && !error.contains(does_not), "{error}");
+    }
+}

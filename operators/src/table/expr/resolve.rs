@@ -148,13 +148,7 @@ impl Scope {
         let (index, used) = match self.find(parts).as_slice() {
             [one] => *one,
             [] => return Err(self.unknown(&parts.join("."))),
-            several => {
-                return Err(PlanError::new(
-                    "AMBIGUOUS_REFERENCE",
-                    format!("`{}` could be any of {} columns", parts.join("."), several.len()),
-                    "Qualify it with the table's name or alias",
-                ));
-            }
+            several => return Err(self.ambiguous(parts, several)),
         };
         let mut resolved = self.column_at(index);
         for field in &parts[used..] {
@@ -163,9 +157,37 @@ impl Scope {
         Ok(resolved)
     }
 
+    fn ambiguous(&self, parts: &[String], found: &[(usize, usize)]) -> PlanError {
+        let mut names: Vec<_> =
+            found.iter().map(|(index, _)| self.columns[*index].qualified_name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let fix = match names.len() == found.len() {
+            true => format!("Qualify it: {}", names.join(" or ")),
+            false => "Give the relations different aliases, and qualify it with one".to_string(),
+        };
+        let reason = format!("`{}` could be any of {} columns", parts.join("."), found.len());
+        PlanError::new("AMBIGUOUS_REFERENCE", reason, fix)
+    }
+
     fn unknown(&self, name: &str) -> PlanError {
-        let shown = self.columns.iter().filter(|c| !c.hidden);
-        let near = nearest(name, shown.map(|column| column.name.as_str()));
+        let shown = || self.columns.iter().filter(|c| !c.hidden);
+        let mut relations: Vec<_> = shown().map(ScopeColumn::relation).collect();
+        relations.sort_unstable();
+        relations.dedup();
+        // Columns of a single relation need no qualifier.
+        let names: Vec<_> = match relations.len() {
+            0 | 1 => shown().map(|column| column.name.clone()).collect(),
+            _ => shown().map(ScopeColumn::qualified_name).collect(),
+        };
+        // A name without a qualifier is compared with the last part of each candidate.
+        let part = |candidate: &str| match (name.contains('.'), candidate.rsplit_once('.')) {
+            (false, Some((_, last))) => distance(name, last),
+            _ => distance(name, candidate),
+        };
+        let mut near: Vec<_> = names.iter().map(|candidate| (part(candidate), candidate)).collect();
+        near.sort_unstable();
+        near.dedup();
         let near: Vec<_> = near.iter().take(5).map(|(_, name)| format!("`{name}`")).collect();
         let reason = format!("a column with name `{name}` cannot be resolved");
         if near.is_empty() {
@@ -177,6 +199,51 @@ impl Scope {
             reason,
             format!("Did you mean one of: {}", near.join(", ")),
         )
+    }
+
+    /// An expression over these columns as a query would write it, for messages: with qualified
+    /// names, and with operators for the arithmetic of times.
+    pub fn written(&self, expr: &Resolved) -> String {
+        let text = self.as_written(expr.clone()).to_string();
+        let inner = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
+        match (&expr.node, inner) {
+            (Node::Call(name, _), Some(inner)) if functions::is_operator(name) => inner.to_string(),
+            _ => text,
+        }
+    }
+
+    fn as_written(&self, expr: Resolved) -> Resolved {
+        let mut expr = expr.map_children(&mut |child| self.as_written(child));
+        match &mut expr.node {
+            Node::Column(index, name) => {
+                if let Some(column) = self.columns.get(*index) {
+                    *name = column.qualified_name();
+                }
+            }
+            Node::Call(name @ ("datetime_add" | "interval_add"), _) => *name = "+",
+            Node::Call(
+                name @ ("datetime_subtract" | "datetime_between" | "interval_subtract"),
+                _,
+            ) => *name = "-",
+            _ => {}
+        }
+        expr
+    }
+}
+
+impl ScopeColumn {
+    /// The relation that a query can qualify the column with.
+    pub fn relation(&self) -> Option<&str> {
+        // The generated qualifiers of windows contain spaces.
+        self.qualifier.as_deref().filter(|relation| !relation.contains(' '))
+    }
+
+    /// The name of the column after that of its relation, if it has one.
+    pub fn qualified_name(&self) -> String {
+        match self.relation() {
+            Some(relation) => format!("{relation}.{}", self.name),
+            None => self.name.clone(),
+        }
     }
 }
 

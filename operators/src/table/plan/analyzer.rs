@@ -531,10 +531,17 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     if mode == OutputMode::Append
         && !all_aggregates(plan, &|input, keys| event_key(input, keys).is_some())
     {
+        let fix = if placement::needs_append(plan) {
+            placement::IN_TWO_QUERIES
+        } else if joins_streams(plan) {
+            "Group by an event time with a watermark or a window of it, or use update to see changes"
+        } else {
+            "Group by an event time with a watermark or a window of it, use update to see changes, \
+             or complete to see the table. SELECT DISTINCT groups by all its columns"
+        };
         return unsupported(
             "streaming aggregations without a watermark: a count is never final",
-            "Group by an event time with a watermark or a window of it, use update to see changes, \
-             or complete to see the table",
+            fix,
         );
     }
     let no_session = |input: &Plan, keys: &[_]| session_key(input, keys).is_none();
@@ -559,6 +566,12 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether a plan has a join of two streams.
+pub(in crate::table) fn joins_streams(plan: &Plan) -> bool {
+    matches!(plan, Plan::Join(join) if join.is_of_streams())
+        || plan.inputs().into_iter().any(joins_streams)
 }
 
 /// A condition on the input and the keys of an aggregation.

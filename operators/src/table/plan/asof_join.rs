@@ -166,15 +166,15 @@ fn with_match(mut plan: Plan, closest: Closest, compared: (Resolved, Resolved)) 
 }
 
 /// Rejects ASOF joins of a table on the left with a stream on the right.
-pub fn check(join: &crate::table::plan::Join) -> PlanResult<()> {
-    if join.closest.is_some() && join.right.is_streaming() && !join.left.is_streaming() {
+pub fn check(joined: &crate::table::plan::Join) -> PlanResult<()> {
+    if joined.closest.is_some() && joined.right.is_streaming() && !joined.left.is_streaming() {
         return Err(PlanError::new(
             "STREAM_STATIC_JOIN_UNSUPPORTED",
             "an ASOF join with a table on the left and a stream on the right is not supported: a \
             closer row may always arrive",
-            "Put the stream on the left",
+            format!("Put the stream on the left{}", join::or_as_stream(&joined.left)),
         )
-        .at(join.place));
+        .at(joined.place));
     }
     Ok(())
 }

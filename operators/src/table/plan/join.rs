@@ -4,9 +4,10 @@ use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::resolve::{Hook, Scope, ScopeColumn, resolve_with};
 use crate::table::expr::{Expr, Node, Resolved, functions};
 use crate::table::physical::placement;
+use crate::table::plan::analyzer::joins_streams;
 use crate::table::plan::asof_join;
-use crate::table::plan::optimizer::optimize;
-use crate::table::plan::{Join, JoinKind, Plan, Qualifier};
+use crate::table::plan::optimizer::{optimize, substituted};
+use crate::table::plan::{Join, JoinKind, Plan, Qualifier, Scan};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
@@ -130,8 +131,14 @@ pub fn join(
 /// Builds a FULL OUTER JOIN of tables: the union of a LEFT OUTER JOIN and the right rows without a
 /// match.
 fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan> {
-    if left.is_streaming() || right.is_streaming() {
-        return Err(refused("`FULL OUTER`", "a stream", "a table"));
+    match (left.is_streaming(), right.is_streaming()) {
+        (true, false) => {
+            return Err(refused(JoinKind::FullOuter, ["a stream", "a table"], &right));
+        }
+        (false, true) => {
+            return Err(refused(JoinKind::FullOuter, ["a table", "a stream"], &left));
+        }
+        _ => {}
     }
     // Both joins read both tables, so each reading must give the same rows.
     let (left, right) = (left.with_seeds(), right.with_seeds());
@@ -208,11 +215,12 @@ pub fn set_difference_join(left: Plan, right: Plan, written: JoinType) -> PlanRe
 /// The index of a USING column on one side. Fails if the side has no such column, or several.
 fn using_column(scope: &Scope, name: &str, side: &str) -> PlanResult<usize> {
     let missing = || {
-        let names: Vec<_> = scope.columns.iter().filter(|c| !c.hidden).map(|c| &c.name).collect();
+        let shown = scope.columns.iter().filter(|c| !c.hidden);
+        let names: Vec<_> = shown.map(|c| format!("`{}`", c.name)).collect();
         PlanError::new(
             "UNRESOLVED_USING_COLUMN_FOR_JOIN",
             format!("`USING ({name})`: there is no column of that name on the {side} side"),
-            format!("Its columns are: {names:?}"),
+            format!("Its columns are: {}", names.join(", ")),
         )
     };
     let expr = Expr::Column { parts: vec![name.to_string()], place: Place::default() };
@@ -285,15 +293,33 @@ pub fn join_using(
     Ok(qualified(Plan::Project(Box::new(joined), columns), &Scope::new(named)))
 }
 
-fn refused(kind: &str, left: &str, right: &str) -> PlanError {
+/// The error of an outer, semi or anti join of a stream and a table, whose sides are described in
+/// `sides`, that preserves rows of the table.
+fn refused(kind: JoinKind, [left, right]: [&str; 2], table: &Plan) -> PlanError {
+    let put = match kind {
+        JoinKind::FullOuter => "Use LEFT or RIGHT JOIN with the stream on the preserved side",
+        _ => "Put the stream on the preserved side",
+    };
     PlanError::new(
         "STREAM_STATIC_JOIN_UNSUPPORTED",
         format!(
-            "a {kind} join with {left} on the left and {right} on the right is not supported: \
-             whether a row of the table ever has a match can never be decided"
+            "{} join with {left} on the left and {right} on the right is not supported: \
+             whether a row of the table ever has a match can never be decided",
+            kind.with_article()
         ),
-        "Put the stream on the preserved side",
+        format!("{put}{}", or_as_stream(table)),
     )
+}
+
+/// A hint for a table that can be read as a stream; empty for any other.
+pub fn or_as_stream(table: &Plan) -> String {
+    let is_source = |scan: &&&Scan| !scan.streaming;
+    match table.scans().iter().find(is_source) {
+        Some(scan) => {
+            format!(", or read `{0}` as a stream, too, if it is one: STREAM {0}", scan.name)
+        }
+        None => String::new(),
+    }
 }
 
 /// Sets the query position of the outermost join of a plan.
@@ -312,8 +338,27 @@ pub fn placed(mut plan: Plan, place: Place) -> Plan {
 /// Fails if the plan has a join that is not supported on a stream, or a union of a stream and a
 /// table.
 pub fn check(plan: &Plan) -> PlanResult<()> {
-    if let Plan::Join(join) = plan {
-        check_sides(join).map_err(|error| error.at(join.place))?;
+    check_below(plan, Vec::new())
+}
+
+/// Like [`check`]. `filters` are the conditions of WHERE over the plan's rows.
+fn check_below(plan: &Plan, mut filters: Vec<Resolved>) -> PlanResult<()> {
+    match plan {
+        Plan::Join(join) => {
+            check_sides(join, &filters).map_err(|error| error.at(join.place))?;
+        }
+        Plan::Filter(input, condition) => {
+            filters.push(condition.clone());
+            return check_below(input, filters);
+        }
+        Plan::Alias(input, _) | Plan::QualifyFrom(input, ..) | Plan::Qualified(input, _) => {
+            return check_below(input, filters);
+        }
+        Plan::Project(input, columns) => {
+            let below = filters.iter().map(|filter| substituted(filter, columns));
+            return check_below(input, below.collect());
+        }
+        _ => {}
     }
     if let Plan::Union(inputs) = plan
         && inputs.iter().any(Plan::is_streaming)
@@ -325,7 +370,7 @@ pub fn check(plan: &Plan) -> PlanResult<()> {
             "Read the table's files as a stream: FROM STREAM view",
         ));
     }
-    plan.inputs().into_iter().try_for_each(check)
+    plan.inputs().into_iter().try_for_each(|input| check_below(input, Vec::new()))
 }
 
 /// Fails if a join is supported only in continuous mode.
@@ -336,22 +381,18 @@ pub fn check_batches(plan: &Plan) -> PlanResult<()> {
 /// Fails if a join of streams, other than an ASOF join, has no equality. The plan is optimised
 /// first, because then the join conditions include pushed conditions of WHERE.
 pub fn check_optimized(plan: &Plan) -> PlanResult<()> {
-    fn joins_streams(plan: &Plan) -> bool {
-        matches!(plan, Plan::Join(join) if join.is_of_streams())
-            || plan.inputs().into_iter().any(joins_streams)
-    }
     if joins_streams(plan) { placement::check_equality(&optimize(plan)) } else { Ok(()) }
 }
 
-fn check_sides(join: &Join) -> PlanResult<()> {
+fn check_sides(join: &Join, filters: &[Resolved]) -> PlanResult<()> {
     asof_join::check(join)?;
     match (join.left.is_streaming(), join.right.is_streaming()) {
-        (true, true) => return placement::check(join),
+        (true, true) => return placement::check(join, filters),
         (true, false) if join.kind == JoinKind::RightOuter => {
-            return Err(refused(join.kind.name(), "a stream", "a table"));
+            return Err(refused(join.kind, ["a stream", "a table"], &join.right));
         }
         (false, true) if !matches!(join.kind, JoinKind::Inner | JoinKind::RightOuter) => {
-            return Err(refused(join.kind.name(), "a table", "a stream"));
+            return Err(refused(join.kind, ["a table", "a stream"], &join.left));
         }
         _ => {}
     }

@@ -155,6 +155,13 @@ impl JoinKind {
             Self::ScalarSubquery => "SCALAR SUBQUERY",
         }
     }
+
+    /// The name after its article, for messages: `an INNER`, `a LEFT OUTER`.
+    pub(in crate::table) fn with_article(self) -> String {
+        let name = self.name();
+        let article = if name.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" };
+        format!("{article} {name}")
+    }
 }
 
 /// The right row that an ASOF join selects among those that match a left row, by the compared

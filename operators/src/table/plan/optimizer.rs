@@ -388,7 +388,7 @@ fn count(expr: &Resolved, reads: &mut [u32]) {
     }
 }
 
-fn substituted(expr: &Resolved, inner: &[(Resolved, String)]) -> Resolved {
+pub(super) fn substituted(expr: &Resolved, inner: &[(Resolved, String)]) -> Resolved {
     fn of_columns(expr: Resolved, inner: &[(Resolved, String)]) -> Resolved {
         match &expr.node {
             Node::Column(index, _) => inner[*index].0.clone(),

@@ -4,6 +4,7 @@ use super::expr::convert_with;
 use super::lateral::{is_lateral, lateral};
 use super::pivot::{is_pivot, pivoted};
 use super::query::{plain, relation};
+use super::refused;
 use super::rewrite::LEFT_MATCH;
 use super::subquery::{Joining, constants, has_subquery, tests_subquery, written_conjuncts};
 use super::{Catalog, REWRITTEN, place};
@@ -182,7 +183,15 @@ fn kind_of(operator: &JoinOperator) -> PlanResult<(JoinType, &JoinConstraint)> {
         JoinOperator::FullOuter(c) => (JoinType::FullOuter, c),
         JoinOperator::Semi(c) | JoinOperator::LeftSemi(c) => (JoinType::LeftSemi, c),
         JoinOperator::Anti(c) | JoinOperator::LeftAnti(c) => (JoinType::LeftAnti, c),
-        other => return Err(PlanError::not_yet(format_args!("{other:?}"))),
+        JoinOperator::RightSemi(_)
+        | JoinOperator::RightAnti(_)
+        | JoinOperator::CrossApply
+        | JoinOperator::OuterApply
+        | JoinOperator::AsOf { .. }
+        | JoinOperator::StraightJoin(_)
+        | JoinOperator::ArrayJoin
+        | JoinOperator::LeftArrayJoin
+        | JoinOperator::InnerArrayJoin => return Err(refused::unknown_join(operator)),
     })
 }
 
@@ -197,7 +206,7 @@ pub(super) fn joined_to(
         return Err(too_complex(format!("more than {MAX_NESTING} tables are joined"), here));
     }
     for joined in joins {
-        super::refused::check_join(joined)?;
+        refused::check_join(joined)?;
         if is_pivot(joined) {
             left = pivoted(left, joined, catalog)?;
             continue;

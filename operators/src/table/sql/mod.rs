@@ -353,6 +353,9 @@ fn with_marked_streams(
             && in_from.last() == Some(&true)
             && last_delay.is_some_and(|last| last >= i)
         {
+            if let Some(alias) = alias_at_end(&out) {
+                return Err(alias_before_watermark(alias, place(token.span.start)));
+            }
             let (watermark, next) = watermark_clause(tokens, i, catalog)?;
             let mark = format!("{WATERMARK_MARK}{}", watermarks.len());
             watermarks.push(watermark);
@@ -365,6 +368,54 @@ fn with_marked_streams(
         i += 1;
     }
     Ok((out, watermarks))
+}
+
+/// The alias with which the tokens of a relation end; `None` if they end with its name.
+fn alias_at_end(tokens: &[TokenWithSpan]) -> Option<&str> {
+    // The names of columns in parentheses follow the alias, if there are any.
+    let [.., before, alias] = without_parenthesis(tokens)? else { return None };
+    let Token::Word(alias) = &alias.token else { return None };
+    let begins_relation =
+        |keyword| BEFORE_RELATION.contains(&keyword) || CLAUSES.contains(&keyword);
+    if alias.quote_style.is_none() && begins_relation(alias.keyword) {
+        return None;
+    }
+    let follows_relation = match &before.token {
+        Token::RParen | Token::SingleQuotedString(_) => true,
+        Token::Word(word) if word.quote_style.is_some() || word.keyword == Keyword::AS => true,
+        Token::Word(word) => !begins_relation(word.keyword),
+        _ => false,
+    };
+    follows_relation.then_some(&alias.value)
+}
+
+/// The tokens before the parenthesis that ends them, if one does. `None` if it is not opened.
+fn without_parenthesis(tokens: &[TokenWithSpan]) -> Option<&[TokenWithSpan]> {
+    let mut depth = 0usize;
+    for (at, token) in tokens.iter().enumerate().rev() {
+        match token.token {
+            Token::RParen => depth += 1,
+            Token::LParen => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        if depth == 0 {
+            let is_whole = at + 1 == tokens.len();
+            return Some(if is_whole { tokens } else { &tokens[..at] });
+        }
+    }
+    None
+}
+
+/// Further keywords that a relation may follow.
+const BEFORE_RELATION: [Keyword; 3] = [Keyword::FROM, Keyword::OUTER, Keyword::TABLESAMPLE];
+
+/// The error of a WATERMARK clause after the alias of its relation.
+fn alias_before_watermark(alias: &str, at: Place) -> PlanError {
+    let mut error = syntax(format!("`WATERMARK` stands behind the alias `{alias}`"), at);
+    error.fix = format!(
+        "Write the alias last: FROM STREAM t WATERMARK time DELAY OF INTERVAL 10 MINUTES AS {alias}"
+    );
+    error
 }
 
 /// The token of a table or file name, with the mark of a relation that is read as a stream.
@@ -484,6 +535,7 @@ enum Parsed {
 
 fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<Plan> {
     rewrite::check_except(&tokens)?;
+    refused::check_join_words(&tokens)?;
     nesting::check(&tokens)?;
     let names_files = tokens.iter().any(names_files);
     let (tokens, watermarks) = with_marked_streams(tokens, catalog)?;
@@ -525,7 +577,12 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
             Some((reason, at)) => (reason, parse_place(at)),
             None => (text.as_str(), Some(here())),
         };
-        syntax(reason, at.filter(|at| at.line > 0).unwrap_or(end))
+        let mut error = syntax(reason, at.filter(|at| at.line > 0).unwrap_or(end));
+        if reason.contains("MATCH_CONDITION") {
+            error.fix =
+                "Write ASOF JOIN t MATCH_CONDITION (l.time >= r.time) ON l.key = r.key".into();
+        }
+        error
     };
     // A long query is planned while it is parsed.
     let parsed = match &outline {

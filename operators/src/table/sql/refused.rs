@@ -4,14 +4,15 @@
 //! every field, without `..`. If a later version of the parser adds a field to such a node, the
 //! module does not compile until the field is handled.
 
-use super::{Catalog, place};
+use super::{Catalog, is_word, place};
 use crate::table::error::{Place, PlanError, PlanResult};
 use sqlparser::ast::{
-    Cte, Distinct, Expr, Function, FunctionArguments, Join, NullTreatment, OffsetRows, OrderBy,
-    OrderByExpr, OrderByKind, OrderByOptions, OrderBySort, Query, Select, SelectFlavor, Spanned,
-    TableAlias, TableAliasColumnDef, TableFactor, TableSample, TableSampleKind,
-    TableSampleQuantity, Values, WildcardAdditionalOptions,
+    Cte, Distinct, Expr, Function, FunctionArguments, Join, JoinOperator, NullTreatment,
+    OffsetRows, OrderBy, OrderByExpr, OrderByKind, OrderByOptions, OrderBySort, Query, Select,
+    SelectFlavor, Spanned, TableAlias, TableAliasColumnDef, TableFactor, TableSample,
+    TableSampleKind, TableSampleQuantity, Values, WildcardAdditionalOptions,
 };
+use sqlparser::tokenizer::TokenWithSpan;
 
 /// Keywords of clauses that may be rejected.
 pub(super) const WORDS: [&str; 16] = [
@@ -337,6 +338,49 @@ pub(super) fn check_join(join: &Join) -> PlanResult<()> {
     let Join { relation, global, join_operator: _ } = join;
     if *global {
         return Err(unknown("`GLOBAL`", "Leave it out", place(relation.span().start)));
+    }
+    Ok(())
+}
+
+/// The error of a kind of join that Spark does not have.
+pub(super) fn unknown_join(operator: &JoinOperator) -> PlanError {
+    let lateral = "Write JOIN LATERAL (SELECT …)";
+    let explode = "Write LATERAL VIEW explode(array) t AS element";
+    let (name, fix) = match operator {
+        JoinOperator::RightSemi(_) => ("RIGHT SEMI JOIN", "Swap the sides: b LEFT SEMI JOIN a"),
+        JoinOperator::RightAnti(_) => ("RIGHT ANTI JOIN", "Swap the sides: b LEFT ANTI JOIN a"),
+        JoinOperator::CrossApply => ("CROSS APPLY", lateral),
+        JoinOperator::OuterApply => ("OUTER APPLY", "Write LEFT JOIN LATERAL (SELECT …)"),
+        JoinOperator::StraightJoin(_) => ("STRAIGHT_JOIN", "Write JOIN"),
+        JoinOperator::ArrayJoin | JoinOperator::LeftArrayJoin | JoinOperator::InnerArrayJoin => {
+            ("ARRAY JOIN", explode)
+        }
+        _ => ("this join", "Write INNER, LEFT, RIGHT, FULL, LEFT SEMI or LEFT ANTI JOIN"),
+    };
+    unknown(&format!("`{name}`"), fix, Place::default())
+}
+
+/// Rejects `RIGHT` and `FULL` before `SEMI`, `ANTI` and `ASOF`. The error has the position of the
+/// second word, as in Spark.
+pub(super) fn check_join_words(tokens: &[TokenWithSpan]) -> PlanResult<()> {
+    let is = |token: &TokenWithSpan, words: &[&'static str]| {
+        words.iter().find(|word| is_word(&token.token, word)).copied()
+    };
+    for [outer, kind, join] in tokens.array_windows() {
+        let (Some(outer), Some(word)) =
+            (is(outer, &["RIGHT", "FULL"]), is(kind, &["SEMI", "ANTI", "ASOF"]))
+        else {
+            continue;
+        };
+        if !is_word(&join.token, "JOIN") {
+            continue;
+        }
+        let swapped = match outer {
+            "RIGHT" => format!("Swap the sides: b LEFT {word} JOIN a …"),
+            _ => format!("Write a LEFT {word} JOIN b …"),
+        };
+        let here = place(kind.span.start);
+        return Err(unknown(&format!("`{outer} {word} JOIN`"), &swapped, here));
     }
     Ok(())
 }

@@ -171,12 +171,21 @@ fn user_call(
     })
 }
 
-fn table_only(plan: Plan, here: Place) -> PlanResult<Plan> {
+/// The fix for EXISTS and IN over a stream, and for their negations.
+const AS_SEMI_JOIN: &str = "Write IN and EXISTS as LEFT SEMI JOIN, NOT EXISTS as LEFT ANTI JOIN, \
+    with watermarks and a range: FROM a LEFT SEMI JOIN b ON a.k = b.k AND b.time <= a.time + \
+    INTERVAL 1 HOUR. A subquery may read a table: a view over files without STREAM, or VALUES";
+/// The fix for a scalar subquery over a stream.
+const AS_JOIN: &str = "Join the stream, or aggregate it in a query of its own. A subquery may read \
+    a table: a view over files without STREAM, or VALUES";
+
+/// Fails if a subquery reads a stream, with a fix.
+fn table_only(plan: Plan, fix: &str, here: Place) -> PlanResult<Plan> {
     if plan.is_streaming() {
         return Err(PlanError::new(
-            "STREAMING_SUBQUERY_UNSUPPORTED",
+            "INVALID_SUBQUERY_EXPRESSION.STREAMING_QUERY",
             "a subquery reads a stream, whose answer changes with every row",
-            "Subqueries read tables: a view over files, read without STREAM, or VALUES",
+            fix,
         )
         .at(here));
     }
@@ -184,7 +193,7 @@ fn table_only(plan: Plan, here: Place) -> PlanResult<Plan> {
 }
 
 fn scalar(plan: Plan, here: Place) -> PlanResult<Expr> {
-    let plan = table_only(plan, here)?;
+    let plan = table_only(plan, AS_JOIN, here)?;
     one_column(&plan, here)?;
     Ok(Expr::Scalar(Arc::new(plan), here))
 }
@@ -528,7 +537,7 @@ impl<'c> Joining<'c> {
         let here = query::start(query);
         match memo::plan(query, self.catalog) {
             Ok(plan) => {
-                let plan = table_only(plan, here)?;
+                let plan = table_only(plan, AS_SEMI_JOIN, here)?;
                 Ok(Inner { plan, condition: None, selected: 0, match_range: None })
             }
             Err(error) if is_unresolved(&error) => {
@@ -628,7 +637,7 @@ impl<'c> Joining<'c> {
             let what = "`QUALIFY` in a correlated subquery";
             return Err(PlanError::not_yet(what).at(here));
         }
-        let mut plan = table_only(from_clause(select, self.catalog)?, here)?;
+        let mut plan = table_only(from_clause(select, self.catalog)?, AS_SEMI_JOIN, here)?;
         let (outer, inner) = (self.scope(), plan.scope());
         let mut condition = None;
         for conjunct in select.selection.iter().flat_map(written_conjuncts) {

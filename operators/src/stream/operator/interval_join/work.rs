@@ -76,7 +76,8 @@ fn limit_exceeded(bytes: u64, limit: u64) -> EngineError {
     EngineError::operator(
         "JOIN_STATE_LIMIT_EXCEEDED",
         format!("an interval join buffers {bytes} bytes, and its share of the limit is {limit}"),
-        "Raise max_state_bytes, or set Flow::idle_timeout to continue without a silent stream",
+        "Raise max_state_bytes. In continuous mode, Flow::idle_timeout lets the join continue \
+        without a silent stream",
     )
 }
 

@@ -15,6 +15,7 @@
 //! | [`condition`] | decomposition of a join condition |
 //! | [`bounds`] | the allowed range between two event times, and the resulting state watermarks |
 //! | [`placement`] | which joins of streams are supported |
+//! | [`missing_bound`] | why the rows of a side never expire, for errors |
 //! | [`pushdown`] | moving conditions from a join to its inputs |
 //! | [`side`] | the two sides, and the exchange of their rows by key |
 //! | [`rows`] | storage of the buffered rows |
@@ -35,6 +36,7 @@ mod buffer;
 mod closest_row;
 mod condition;
 mod keys;
+mod missing_bound;
 mod output;
 pub(in crate::table) mod placement;
 mod probe;

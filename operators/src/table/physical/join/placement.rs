@@ -2,15 +2,19 @@
 //! only if a watermark rules out future matches. The time zone does not matter here.
 
 use super::condition::{JoinCondition, JoinTime};
+use super::missing_bound::missing_bound;
 use super::side::JoinSide;
 use crate::table::datetime::Tz;
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
 use crate::table::plan::analyzer::OutputMode;
+use crate::table::plan::time_window::event_key;
 use crate::table::plan::{Closest, Join, JoinKind, Plan};
 
 /// Rejects a join of two streams whose result could never be completed, and a subquery over a
-/// second stream.
-pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
+/// second stream. `filters` are the conditions of WHERE over the result of the join; they only
+/// explain an error.
+pub(in crate::table) fn check(join: &Join, filters: &[Resolved]) -> PlanResult<()> {
     let kind = join.kind;
     if matches!(kind, JoinKind::Exists | JoinKind::In | JoinKind::ScalarSubquery)
         || join.match_range.is_some()
@@ -31,35 +35,32 @@ pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
         return Err(PlanError::new(
             "STREAM_STREAM_JOIN_WATERMARK_ON_ONE_SIDE",
             format!(
-                "a {} join of two streams by an event time has a watermark on one side only: a row that was emitted without a match could get one later",
-                kind.name()
+                "{} join of two streams by an event time has a watermark on one side only: a row that was emitted without a match could get one later",
+                kind.with_article()
             ),
             "Declare a watermark on the time of the other side too",
         ));
     }
-    let expires = |side: JoinSide| condition.time.shift_us(side).is_some();
-    let answered = match kind {
-        JoinKind::RightOuter => expires(JoinSide::Right),
-        JoinKind::FullOuter => expires(JoinSide::Left) && expires(JoinSide::Right),
-        _ => expires(JoinSide::Left),
+    let sides: &[JoinSide] = match kind {
+        JoinKind::RightOuter => &[JoinSide::Right],
+        JoinKind::FullOuter => &JoinSide::BOTH,
+        _ => &[JoinSide::Left],
     };
-    if answered {
-        return Ok(());
-    }
-    let (other, example) = match kind {
-        JoinKind::RightOuter => ("left", "r.time >= l.time"),
-        JoinKind::FullOuter => ("other", "r.time >= l.time AND r.time <= l.time + INTERVAL 1 HOUR"),
-        _ => ("right", "r.time <= l.time + INTERVAL 1 HOUR"),
-    };
+    let unbounded = sides.iter().find(|side| condition.time.shift_us(**side).is_none());
+    let Some(&side) = unbounded else { return Ok(()) };
+    let missing = missing_bound(join, side, filters);
     Err(PlanError::new(
         "STREAM_STREAM_JOIN_WITHOUT_WATERMARK",
         format!(
-            "a {} join of two streams is not supported without a watermark in the join keys, or one \
-             on the {other} side and a range between the times of both: it could never be \
-             decided that a row has no match",
-            kind.name()
+            "{} join of two streams needs a watermark in the join keys, or one on the {} side and \
+             a range between the times of both: otherwise it could never be decided that a {} row \
+             has no match. Here {}",
+            kind.with_article(),
+            side.other().name(),
+            side.name(),
+            missing.reason
         ),
-        format!("Declare watermarks on both sides, and add a range to ON, such as {example}"),
+        missing.fix,
     ))
 }
 
@@ -71,8 +72,9 @@ fn check_asof(join: &Join) -> PlanResult<()> {
             "STREAM_STREAM_JOIN_WITHOUT_WATERMARK",
             "an ASOF join of two streams must compare two event times with watermarks: otherwise \
             it could never be decided that no closer row will arrive",
-            "Declare a watermark on the compared column of both sides, and compare the columns as \
-             they are",
+            "Declare a watermark on the compared column of both sides, such as WATERMARK time DELAY \
+             OF INTERVAL 10 SECONDS, and compare the columns as they are: MATCH_CONDITION (l.time \
+             >= r.time)",
         ));
     }
     if condition.rest.is_some() {
@@ -80,7 +82,8 @@ fn check_asof(join: &Join) -> PlanResult<()> {
             "STREAM_STREAM_ASOF_JOIN_UNSUPPORTED",
             "the condition of an ASOF join of two streams has a predicate over both sides that \
             is not an equality: all right rows would have to be kept",
-            "Leave it out of ON, and filter the result",
+            "Leave it out of ON, and filter the result in WHERE, also to limit the age of a match: \
+             WHERE l.time - r.time <= INTERVAL 1 MINUTE",
         ));
     }
     Ok(())
@@ -105,6 +108,35 @@ pub(in crate::table) fn check_batches(plan: &Plan) -> PlanResult<()> {
 
 /// Rejects joins of two streams in output modes that cannot represent their result.
 pub(in crate::table) fn check_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
+    check_mode_of(plan, mode, has_final_aggregates(plan))
+}
+
+/// Whether every aggregation of a plan can have final results: it has an event time with a
+/// watermark among its keys, so that output mode append is supported.
+fn has_final_aggregates(plan: &Plan) -> bool {
+    let own = match plan {
+        Plan::Aggregate(input, keys, _) => event_key(input, keys).is_some(),
+        _ => true,
+    };
+    own && plan.inputs().into_iter().all(has_final_aggregates)
+}
+
+/// The fix for a query whose join and whose aggregation support no common output mode.
+pub(in crate::table) const IN_TWO_QUERIES: &str = "Group by an event time with a watermark, or a \
+    window of it, in output mode append. For other keys write the joined rows to a topic or to \
+    files, and aggregate them in a second query";
+
+/// Whether a plan has a join of two streams that supports output mode append only.
+pub(in crate::table) fn needs_append(plan: &Plan) -> bool {
+    matches!(plan, Plan::Join(join) if join.is_of_streams() && !supports_update(join))
+        || plan.inputs().into_iter().any(needs_append)
+}
+
+fn supports_update(join: &Join) -> bool {
+    join.closest.is_some() || matches!(join.kind, JoinKind::Inner | JoinKind::LeftSemi)
+}
+
+fn check_mode_of(plan: &Plan, mode: OutputMode, has_append: bool) -> PlanResult<()> {
     if let Plan::Join(join) = plan
         && join.is_of_streams()
         && mode == OutputMode::Append
@@ -127,17 +159,20 @@ pub(in crate::table) fn check_mode(plan: &Plan, mode: OutputMode) -> PlanResult<
         && join.is_of_streams()
         && mode != OutputMode::Append
     {
-        let outer =
-            join.closest.is_none() && !matches!(join.kind, JoinKind::Inner | JoinKind::LeftSemi);
-        if outer || mode == OutputMode::Complete {
+        if !supports_update(join) || mode == OutputMode::Complete {
+            let fix = match (has_append, supports_update(join)) {
+                (true, _) => "Use output mode append",
+                (false, true) => "Use output mode update",
+                (false, false) => IN_TWO_QUERIES,
+            };
             return Err(PlanError::new(
                 "STREAM_STREAM_JOIN_OUTPUT_MODE_UNSUPPORTED",
                 format!(
-                    "a {} join of two streams is not supported in output mode {}",
-                    join.kind.name(),
+                    "{} join of two streams is not supported in output mode {}",
+                    join.kind.with_article(),
                     mode.name()
                 ),
-                "Use output mode append",
+                fix,
             )
             .at(join.place));
         }
@@ -153,7 +188,7 @@ pub(in crate::table) fn check_mode(plan: &Plan, mode: OutputMode) -> PlanResult<
             .at(join.place));
         }
     }
-    plan.inputs().into_iter().try_for_each(|input| check_mode(input, mode))
+    plan.inputs().into_iter().try_for_each(|input| check_mode_of(input, mode, has_append))
 }
 
 /// Rejects joins of two streams, other than ASOF joins, without an equality: they would compare

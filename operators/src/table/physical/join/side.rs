@@ -37,6 +37,14 @@ impl JoinSide {
             Self::Right => Self::Left,
         }
     }
+
+    /// The name of the side in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Right => "right",
+        }
+    }
 }
 
 /// A row on its way to an instance, with the side that it belongs to.

@@ -94,13 +94,21 @@ pub(in super::super) struct StateGuard {
     then: AtStateLimit,
     flows: [Arc<SideFlow>; 2],
     held: Option<JoinSide>,
+    /// Whether the query runs in continuous mode, in which an idle side can be ignored.
+    is_continuous: bool,
 }
 
 impl StateGuard {
     /// Creates the guard of one of `instances` instances, which share the limit equally.
     pub fn new(limit: StateLimit, instances: usize, flows: [Arc<SideFlow>; 2]) -> Self {
         let bytes = share(limit.bytes, instances);
-        Self { bytes, then: limit.then, flows, held: None }
+        Self { bytes, then: limit.then, flows, held: None, is_continuous: true }
+    }
+
+    /// Sets whether the query runs in continuous mode, which decides how the error advises.
+    pub fn continuous(mut self, is_continuous: bool) -> Self {
+        self.is_continuous = is_continuous;
+        self
     }
 
     /// Whether this instance pauses a side.
@@ -130,7 +138,7 @@ impl StateGuard {
         };
         let is_full = all >= self.bytes;
         if is_full && (self.then == AtStateLimit::Fail || expires == [false; 2]) {
-            return Err(self.full(all, ahead));
+            return Err(self.full(all, ahead, expires));
         }
         // A paused side resumes when enough of the limit is free, or when it is not ahead of the
         // other side.
@@ -147,20 +155,32 @@ impl StateGuard {
         Ok(())
     }
 
-    fn full(&self, all: u64, ahead: Option<JoinSide>) -> EngineError {
+    fn full(&self, all: u64, ahead: Option<JoinSide>, expires: [bool; 2]) -> EngineError {
         let waits = match ahead {
-            Some(JoinSide::Left) => ", and waits for the right side",
-            Some(JoinSide::Right) => ", and waits for the left side",
-            None => "",
+            Some(side) => format!(", and waits for the {} side", side.other().name()),
+            None => String::new(),
         };
+        let fix = match (expires, self.is_continuous) {
+            ([false, false], _) => {
+                "Let rows expire: declare watermarks on both sides, and add a range between their \
+                times to ON. Or raise millstream.join.maxStateBytes"
+            }
+            (_, true) => {
+                "Raise millstream.join.maxStateBytes, or set millstream.idleTimeout to continue \
+                without a silent side"
+            }
+            (_, false) => {
+                "Raise millstream.join.maxStateBytes. If one side is silent, SET \
+                spark.sql.streaming.multipleWatermarkPolicy = max, so that the other side alone \
+                advances the watermark, or use continuous mode with millstream.idleTimeout, which \
+                has no effect in micro-batch mode. Rows of the silent side may then be late"
+            }
+        };
+        let limit = self.bytes;
         EngineError::operator(
             "JOIN_STATE_LIMIT_EXCEEDED",
-            format!(
-                "a join buffers {all} bytes, and its share of the limit is {}{waits}",
-                self.bytes
-            ),
-            "Raise millstream.join.maxStateBytes, or set millstream.idleTimeout to continue \
-            without a silent side. Without a range between the event times of both sides rows never expire",
+            format!("a join buffers {all} bytes, and its share of the limit is {limit}{waits}"),
+            fix,
         )
     }
 }

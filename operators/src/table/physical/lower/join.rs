@@ -97,9 +97,10 @@ impl Lowering<'_, '_> {
         let inlets = left_inlets.into_iter().zip(right_inlets);
         for (i, ((inlets, gather), log)) in inlets.zip(gathers).zip(logs).enumerate() {
             let config = self.join_config(join, &condition, (&leaves, &below), log);
-            let guard = limit
-                .as_ref()
-                .map(|(limit, flows)| StateGuard::new(*limit, workers.len(), flows.clone()));
+            let is_continuous = self.job.trigger().is_continuous();
+            let guard = limit.as_ref().map(|(limit, flows)| {
+                StateGuard::new(*limit, workers.len(), flows.clone()).continuous(is_continuous)
+            });
             let inbox = Inbox {
                 port: self.job.tasklet_port(),
                 name: format!("join {i}"),
