@@ -5,6 +5,7 @@
 
 #[cfg(all(feature = "protobuf", feature = "schema-registry"))]
 mod registry;
+mod two_streams;
 
 use millstream::session::{Session, Trigger};
 use millstream::stream::{
@@ -430,6 +431,39 @@ fn rows_of_a_join_cost_no_allocation() {
         // for their eviction depends on how the threads are scheduled.
         assert!(counted <= 50, "{counted} for 5000 rows: {sql}");
         query.stop().unwrap();
+    }
+}
+
+/// The bytes of a join in progress, by which `maxStateBytes` limits it, are those that its rows take:
+/// with their keys, links and entries of the expiry queue.
+#[test]
+fn the_reported_bytes_of_a_join_are_those_of_the_allocator() {
+    let _alone = alone();
+    let range = "l.k = r.k AND r.t >= l.t AND r.t <= l.t + INTERVAL 1 HOUR";
+    let long = "(SELECT concat(repeat('k', 40), k) AS k, t, v FROM l) l JOIN (SELECT string(k) AS k, t, v FROM r) r";
+    for (sql, of_a_key) in [
+        (format!("SELECT l.v, r.v FROM l LEFT JOIN r ON {range}"), 1),
+        (format!("SELECT l.v, r.v FROM l LEFT JOIN r ON {range}"), 100),
+        ("SELECT l.v, r.v FROM l JOIN r ON l.k = r.k".to_string(), 1),
+        (format!("SELECT l.v, r.v FROM {long} ON {range}"), 1),
+    ] {
+        let run = two_streams::Setup::new(&sql, 0, two_streams::CONTINUOUS).start().unwrap();
+        // Rows are added in small parts, so that the queues of the source do not grow.
+        let part = 2_000;
+        let grow_to = |end: i64, from: i64| {
+            for begin in (from..end).step_by(part as usize) {
+                let row = |v: i64| two_streams::event(v / of_a_key, 100 + v / 1000, v);
+                run.add(&(begin..begin + part).map(row).collect::<Vec<_>>(), &[]);
+                run.query().process_all_available().unwrap();
+            }
+            let in_use = IN_USE.load(Ordering::Relaxed);
+            let state = run.query().last_progress().unwrap().committed.state[0];
+            (in_use, state.join.unwrap().inputs[0].bytes as i64)
+        };
+        let before = grow_to(40_000, 0);
+        let after = grow_to(120_000, 40_000);
+        let (taken, reported) = (after.0 - before.0, after.1 - before.1);
+        assert!((reported - taken).abs() * 5 < taken, "{reported} of {taken}: {sql}, {of_a_key}");
     }
 }
 

@@ -54,6 +54,54 @@ fn progress_reports_the_rows_of_each_side_and_the_slow_side() {
     }
 }
 
+/// The watermark is held back by the side with the lower one, also if both sides have sent rows
+/// before, and after a restart.
+#[test]
+fn progress_names_the_side_that_holds_back_the_watermark() {
+    let waits = |run: &Run| {
+        let waiting = join_of(run)["waitingFor"].clone();
+        waiting["side"].as_str().map(str::to_string)
+    };
+    for trigger in BOTH {
+        let mut run = start(SQL, trigger, &[]);
+        // The right side is behind, although it was the last one to send rows.
+        run.step(&[event(1, 500, 1)], &[]);
+        run.step(&[], &[event(2, 100, 2)]);
+        run.step(&[event(3, 501, 3)], &[]);
+        assert_eq!(waits(&run).as_deref(), Some("right"), "{trigger:?}");
+        // The left side has sent nothing since, and the right side has overtaken it.
+        run.step(&[], &[event(4, 900, 4)]);
+        run.step(&[], &[event(4, 901, 4)]);
+        assert_eq!(waits(&run).as_deref(), Some("left"), "{trigger:?}");
+        run.restart(1).unwrap();
+        run.step(&[event(5, 902, 5)], &[]);
+        assert_eq!(waits(&run).as_deref(), Some("right"), "{trigger:?}");
+    }
+    // One side has never sent a row, before the restart neither.
+    let mut run = start(SQL, CONTINUOUS, &[]);
+    run.step(&[event(1, 500, 1)], &[]);
+    run.restart(1).unwrap();
+    run.wait_for_epoch();
+    assert_eq!(waits(&run).as_deref(), Some("right"));
+    // With the higher watermark of both sides no side is waited for.
+    let policy = [("spark.sql.streaming.multipleWatermarkPolicy", "max")];
+    let run = start(SQL, BATCHES, &policy);
+    run.step(&[event(1, 500, 1)], &[]);
+    assert_eq!(waits(&run), None);
+}
+
+/// The row that a match has removed is not the next one to expire.
+#[test]
+fn the_oldest_row_of_a_semi_join_is_one_that_is_buffered() {
+    let sql = "SELECT l.v FROM l LEFT SEMI JOIN r ON l.k = r.k AND r.t >= l.t AND r.t <= l.t + INTERVAL 10 SECONDS";
+    for trigger in BOTH {
+        let run = start(sql, trigger, &[]);
+        run.step(&[event(1, 100, 1), event(2, 101, 2), event(3, 102, 3)], &[]);
+        run.step(&[], &[event(1, 100, 7), event(2, 101, 8)]);
+        assert_eq!(join_of(&run)["left"]["oldestEventTime"], "1970-01-01T00:01:42.000Z");
+    }
+}
+
 /// The rows read include those that are not buffered: left rows of a semi join that match on
 /// arrival, rows with NULL as key and late rows.
 #[test]
@@ -95,11 +143,18 @@ fn the_side_that_is_ahead_waits_at_the_limit_and_loses_no_row() {
     let state = run.query().last_progress().unwrap().committed.state[0];
     assert!(state.rows < rows as u64 / 5, "{} rows are buffered", state.rows);
     assert!(state.join.unwrap().inputs[0].is_held);
+    assert_eq!(state.join.unwrap().waiting_for.map(|waited| waited.input), Some(1));
+    // The side that is behind has sent rows, but not enough for the other one to continue.
+    run.step(&[], &[event(-1, 100, 100)]);
+    run.wait_for_epoch();
+    let join = run.query().last_progress().unwrap().committed.state[0].join.unwrap();
+    assert!(join.inputs[0].is_held);
+    assert_eq!(join.waiting_for.map(|waited| waited.input), Some(1));
     // The query is stopped and started while a side is paused.
     run.restart(2).unwrap();
     run.wait_for_epoch();
     // The right side catches up, in steps.
-    for t in (100..100 + rows + 20).step_by(1000) {
+    for t in (101..100 + rows + 20).step_by(1000) {
         got.extend(run.step(&[], &[event(-1, t, t)]));
     }
     got.extend(run.step(&[event(-1, 100 + rows + 100, -1)], &[event(-2, 100 + rows + 100, 0)]));
@@ -164,6 +219,13 @@ fn settings_are_checked() {
         ("millstream.join.onMaxStateBytes", "stop"),
     ] {
         assert!(run.session.set(key, value).is_err(), "{key} = {value}");
+    }
+    for value in ["1s", "500ms", "2m", "10 seconds", "1 minute 30 seconds", "none"] {
+        run.session.set("millstream.idleTimeout", value).unwrap();
+        run.session.set("millstream.eventTime.maxFutureSkew", value).unwrap();
+    }
+    for value in ["0s", "1", "s", "-1 second", "1 month"] {
+        assert!(run.session.set("millstream.idleTimeout", value).is_err(), "{value}");
     }
     for value in ["none", "1000", "512m", "2GB"] {
         run.session.set("millstream.join.maxStateBytes", value).unwrap();

@@ -19,9 +19,10 @@ use crate::epoch::source_offsets::SourceOffsets;
 use crate::epoch::trigger::Trigger;
 use crate::error::EngineError;
 use crate::event::Epoch;
-use crate::measure::operator_state::{JoinWait, OperatorState};
+use crate::measure::operator_state::{JoinWait, OperatorState, WatermarkHolder};
 use crate::sync::waker::Waker;
 use crossbeam_channel::Sender;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The pause of [`Trigger::AsSoonAsPossible`] after a check that found no new data, in nanoseconds;
@@ -84,6 +85,8 @@ pub(crate) struct DriverParts {
     pub source_offsets: SourceOffsets,
     pub tasklets: usize,
     pub operators: usize,
+    /// For each join of two inputs, its number and the event times of each input.
+    pub joins: Vec<(usize, [Range<usize>; 2])>,
     pub env: Arc<dyn Env>,
     pub time: WatermarkTracker,
     pub checkpoint: Option<Checkpoint>,
@@ -125,6 +128,8 @@ pub struct Driver {
     owes_late_emission: bool,
     /// For each stateful operator, when the inputs of a join last received rows.
     join_waits: Vec<JoinWait>,
+    /// For each join of two inputs, its number and the event times of each input.
+    joins: Vec<(usize, [Range<usize>; 2])>,
     stop: bool,
     failed: Option<EngineError>,
     /// Callers that wait for all available data. No plan or drain has covered them yet.
@@ -172,6 +177,7 @@ impl Driver {
             removed: None,
             owes_late_emission: false,
             join_waits: vec![JoinWait::default(); parts.operators],
+            joins: parts.joins,
             stop: false,
             failed: None,
             asked: Vec::new(),
@@ -441,8 +447,11 @@ impl Driver {
         // the next epoch.
         let removed = flight.state.iter().map(|state| state.removed).sum();
         self.removed = (!flight.batch).then_some(removed);
-        for (wait, state) in self.join_waits.iter_mut().zip(&mut flight.state) {
-            wait.note(state, flight.started_us);
+        for (at, (wait, state)) in self.join_waits.iter_mut().zip(&mut flight.state).enumerate() {
+            let sides = self.joins.iter().find(|(operator, _)| *operator == at);
+            let holder =
+                sides.map_or(WatermarkHolder::Unknown, |(_, sides)| self.time.holder(sides));
+            wait.note(state, flight.started_us, holder);
         }
         let state: u64 = flight.state.iter().map(|state| state.memory_bytes).sum();
         let buffers = self.checkpoint.as_ref().map_or(0, Checkpoint::buffer_bytes);
@@ -702,6 +711,7 @@ mod tests {
             source_offsets,
             tasklets: 1,
             operators: 0,
+            joins: Vec::new(),
             env: clocks.clone(),
             time: WatermarkTracker::default(),
             checkpoint: None,

@@ -10,6 +10,8 @@
 
 pub use crate::epoch::watermark_policy::WatermarkPolicy;
 use crate::event::{IDLE, is_idle};
+use crate::measure::operator_state::WatermarkHolder;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -313,6 +315,31 @@ impl WatermarkTracker {
         (self.last_ms, self.next_ms, self.owes_late_emission) =
             (last_ms, next_ms, owes_late_emission);
         self.times.set(last_ms, next_ms);
+    }
+
+    /// The number of inputs and partitions.
+    pub fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Which side of a join holds back the watermark. `sides` has the inputs of each side.
+    pub(crate) fn holder(&self, sides: &[Range<usize>; 2]) -> WatermarkHolder {
+        if self.policy == WatermarkPolicy::Max {
+            return WatermarkHolder::None;
+        }
+        let of_side = |side: &Range<usize>| {
+            let inputs = self.inputs.get(side.clone()).unwrap_or_default();
+            let sources = inputs.chunk_by(|a, b| a.source == b.source).map(combined);
+            sources.filter(|(_, silent)| !silent).filter_map(|(watermark_ms, _)| watermark_ms).min()
+        };
+        match (of_side(&sides[0]), of_side(&sides[1])) {
+            (Some(left), Some(right)) => match left.cmp(&right) {
+                std::cmp::Ordering::Less => WatermarkHolder::Input(0),
+                std::cmp::Ordering::Greater => WatermarkHolder::Input(1),
+                std::cmp::Ordering::Equal => WatermarkHolder::Both,
+            },
+            _ => WatermarkHolder::None,
+        }
     }
 
     /// Takes the statistics of each input in the epoch that has ended, and resets them.

@@ -5,10 +5,12 @@
 pub struct JoinInput {
     /// Number of buffered rows.
     pub rows: u64,
-    /// Memory of the buffered rows in bytes, without the key table.
+    /// Approximate memory of the buffered rows in bytes, with their entries in indexes and their share
+    /// of the keys.
     pub bytes: u64,
     /// Event time of the first buffered row that will expire, in microseconds since 1970. A semi or
-    /// anti join may report an earlier time, that of a row which a match has removed.
+    /// anti join may report an earlier time for a few epochs after matches have removed thousands of
+    /// rows at once.
     pub oldest_us: Option<i64>,
     /// Number of rows received in this epoch.
     pub received: u64,
@@ -39,8 +41,8 @@ pub struct WaitedInput {
     pub since_us: i64,
 }
 
-/// The times at which the inputs of a join last received rows.
-#[derive(Clone, Copy, Debug, Default)]
+/// The inputs of one join, and when they last received rows.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct JoinWait {
     /// For each input, the start of the last epoch in which a row arrived, in microseconds since
     /// 1970. `None` before the input's first row.
@@ -49,10 +51,28 @@ pub(crate) struct JoinWait {
     begun_us: Option<i64>,
 }
 
+/// What holds back the watermark of a join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WatermarkHolder {
+    /// The watermarks of the inputs are not known.
+    Unknown,
+    /// The input with this index has the lower watermark.
+    Input(usize),
+    /// The watermarks of both inputs are the same.
+    Both,
+    /// No input: one has no event time or is idle, or the higher watermark counts.
+    None,
+}
+
 impl JoinWait {
     /// Records which inputs received rows in an epoch that has ended, and sets the input that the
     /// other one waits for. The first call sets the time since which the query has run.
-    pub(crate) fn note(&mut self, state: &mut OperatorState, started_us: i64) {
+    pub(crate) fn note(
+        &mut self,
+        state: &mut OperatorState,
+        started_us: i64,
+        holder: WatermarkHolder,
+    ) {
         self.begun_us.get_or_insert(started_us);
         let Some(join) = &mut state.join else { return };
         for (last_us, input) in self.last_rows_us.iter_mut().zip(&join.inputs) {
@@ -60,22 +80,48 @@ impl JoinWait {
                 *last_us = Some(started_us);
             }
         }
-        join.waiting_for = self.waited_for(join);
+        join.waiting_for = self.waited_for(join, holder);
     }
 
-    /// The input that has had no rows for longer than the other one. `None` if neither has, or if
-    /// the other one has no buffered rows.
-    fn waited_for(&self, join: &JoinState) -> Option<WaitedInput> {
-        let since = |input: usize| self.last_rows_us[input].or(self.begun_us).unwrap_or(i64::MIN);
-        let silent = match since(0).cmp(&since(1)) {
-            std::cmp::Ordering::Less => 0,
-            std::cmp::Ordering::Greater => 1,
-            std::cmp::Ordering::Equal if self.last_rows_us == [None, Some(since(1))] => 0,
-            std::cmp::Ordering::Equal if self.last_rows_us == [Some(since(0)), None] => 1,
-            std::cmp::Ordering::Equal => return None,
+    fn since_us(&self, input: usize) -> i64 {
+        self.last_rows_us[input].or(self.begun_us).unwrap_or(i64::MIN)
+    }
+
+    /// The input that a paused input waits for; otherwise the one that holds the watermark back and
+    /// had no rows in this epoch, if the other one has buffered rows.
+    fn waited_for(&self, join: &JoinState, holder: WatermarkHolder) -> Option<WaitedInput> {
+        let waited = |input: usize| WaitedInput { input, since_us: self.since_us(input) };
+        if let Some(paused) = join.inputs.iter().position(|input| input.is_held) {
+            return Some(waited(1 - paused));
+        }
+        let silent = match holder {
+            WatermarkHolder::Input(input) => input,
+            WatermarkHolder::Both => self.unheard(join)?,
+            WatermarkHolder::Unknown => self.longer_silent(join)?,
+            WatermarkHolder::None => return None,
         };
-        let waits = join.inputs[1 - silent].rows > 0;
-        waits.then(|| WaitedInput { input: silent, since_us: since(silent) })
+        let waits = join.inputs[silent].received == 0 && join.inputs[1 - silent].rows > 0;
+        waits.then(|| waited(silent))
+    }
+
+    /// The input that has had no rows for longer than the other one.
+    fn longer_silent(&self, join: &JoinState) -> Option<usize> {
+        match self.since_us(0).cmp(&self.since_us(1)) {
+            std::cmp::Ordering::Less => Some(0),
+            std::cmp::Ordering::Greater => Some(1),
+            std::cmp::Ordering::Equal => self.unheard(join),
+        }
+    }
+
+    /// The input without rows in this run, if the other one had some. If neither had any, the input
+    /// without rows in the state of an earlier run.
+    fn unheard(&self, join: &JoinState) -> Option<usize> {
+        match self.last_rows_us.map(|us| us.is_some()) {
+            [false, true] => Some(0),
+            [true, false] => Some(1),
+            [true, true] => None,
+            [false, false] => join.inputs.iter().position(|input| input.rows == 0),
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use crate::runtime::tasklet::{SourcePort, Tasklet, TaskletPort};
 use crate::runtime::worker::{EndFlags, WaitProfile, Worker, panic_message};
 use crate::sync::waker::Waker;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -139,6 +140,8 @@ pub struct Job {
     source_offsets: SourceOffsets,
     tasklets: usize,
     operators: usize,
+    /// For each join of two inputs, its number and the event times of each input.
+    joins: Vec<(usize, [Range<usize>; 2])>,
     time: WatermarkTracker,
     idle_after_ns: Option<u64>,
     partition_idle_after_ns: Option<u64>,
@@ -181,6 +184,7 @@ impl Job {
             source_offsets: SourceOffsets::default(),
             tasklets: 0,
             operators: 0,
+            joins: Vec::new(),
             time: WatermarkTracker::default(),
             idle_after_ns: None,
             partition_idle_after_ns: None,
@@ -285,6 +289,22 @@ impl Job {
             log.with_max_keys_per_step(self.env.max_keys_per_step())
         };
         (0..instances).map(log).collect()
+    }
+
+    /// The number of stateful operators so far, which is the number of the next one.
+    pub fn operators(&self) -> usize {
+        self.operators
+    }
+
+    /// The number of event times so far: of inputs, and of partitions with a watermark of their own.
+    pub fn event_times(&self) -> usize {
+        self.time.inputs()
+    }
+
+    /// Declares which event times the inputs of a join have, for its metrics: for each input, a range
+    /// of the numbers in the order in which the event times were added.
+    pub fn set_join_event_times(&mut self, operator: usize, inputs: [Range<usize>; 2]) {
+        self.joins.push((operator, inputs));
     }
 
     /// The times of the current batch.
@@ -475,6 +495,7 @@ impl Job {
             source_offsets: self.source_offsets,
             tasklets: self.tasklets,
             operators: self.operators,
+            joins: self.joins,
             env: self.env,
             time: self.time,
             checkpoint: self.checkpoint,

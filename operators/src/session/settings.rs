@@ -1,7 +1,7 @@
 //! The settings of a session, changed by `SET`.
 
 use crate::connect::format_settings::FormatSettings;
-use crate::table::datetime::interval;
+use crate::table::datetime::duration_ns;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::compile::Semantics;
 use crate::table::expr::resolve::did_you_mean;
@@ -207,15 +207,14 @@ impl SettingValue<'_> {
         found.map(|(_, choice)| *choice).ok_or_else(|| self.wrong(wanted))
     }
 
-    /// Parses a duration of at least `least_us` microseconds, without months. `None` is the word
+    /// Parses a duration of at least `least_ns` nanoseconds, without months. `None` is the word
     /// `none`. `wanted` describes the value in the error.
-    fn length_us(&self, least_us: i64, wanted: &str) -> PlanResult<Option<i64>> {
+    fn duration_ns(&self, least_ns: u64, wanted: &str) -> PlanResult<Option<u64>> {
         if self.text == "none" {
             return Ok(None);
         }
-        let length = interval::length(self.text).ok();
-        let length = length.filter(|length| length.months == 0 && length.micros >= least_us);
-        length.map(|length| Some(length.micros)).ok_or_else(|| self.wrong(wanted))
+        let length_ns = duration_ns(self.text).filter(|ns| *ns >= least_ns);
+        length_ns.map(Some).ok_or_else(|| self.wrong(wanted))
     }
 
     /// Parses a list of cores. `None` is the word `auto`.
@@ -284,9 +283,8 @@ impl Settings {
                 self.wait = value.choice(&profiles, "spin, balanced or park")?;
             }
             "millstream.idletimeout" => {
-                let wanted = "a length of time such as '10 seconds', or none";
-                let length_us = value.length_us(1, wanted)?;
-                self.idle_timeout_ns = length_us.map(|micros| (micros as u64).saturating_mul(1000));
+                let wanted = "a length of time such as '10 seconds' or '500ms', or none";
+                self.idle_timeout_ns = value.duration_ns(1, wanted)?;
             }
             "millstream.join.maxstatebytes" => self.join_state_bytes = value.size()?,
             "millstream.join.onmaxstatebytes" => {
@@ -298,8 +296,9 @@ impl Settings {
                     if value.flag()? { JoinOrder::OfInput } else { JoinOrder::OfInstances };
             }
             "millstream.eventtime.maxfutureskew" => {
-                let wanted = "a length of time such as '10 minutes', or none";
-                self.max_future_skew_ms = value.length_us(0, wanted)?.map(|micros| micros / 1000);
+                let wanted = "a length of time such as '10 minutes' or '30s', or none";
+                let skew_ns = value.duration_ns(0, wanted)?;
+                self.max_future_skew_ms = skew_ns.map(|ns| (ns / 1_000_000) as i64);
             }
             "millstream.onqueryfailure" => {
                 let reactions =

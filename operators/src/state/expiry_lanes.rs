@@ -195,6 +195,23 @@ impl ExpiryLanes {
         self.first().map(|(_, (time_us, _))| time_us)
     }
 
+    /// Drops up to `most` rows at the front for which `is_removed` is true.
+    pub fn skip(&mut self, most: usize, is_removed: impl Fn(Expiry) -> bool) {
+        for _ in 0..most {
+            let Some((lane, (time_us, number))) = self.first() else { return };
+            let place = match lane {
+                Some(lane) => self.lanes[lane].first().map(|first| first.place),
+                None => self.strays.get(&(time_us, number)).copied(),
+            };
+            match place {
+                Some(place) if is_removed(Expiry { time_us, number, place }) => {
+                    self.pop(time_us);
+                }
+                _ => return,
+            }
+        }
+    }
+
     /// Removes and returns the first row if its expiry time is at most `by_us`.
     #[inline]
     pub fn pop(&mut self, by_us: i64) -> Option<Expiry> {

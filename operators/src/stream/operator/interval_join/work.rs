@@ -20,7 +20,7 @@ use super::range::IntervalRange;
 use crate::event_time::watermark::{EventTimeFn, OperatorWatermark};
 use crate::state::expiry_lanes::{Expiry, ExpiryLanes};
 use crate::state::key_table::KeyTable;
-use crate::state::keyed_runs::KeyedRuns;
+use crate::state::keyed_runs::{KeyedRuns, add_keys, keys_memory, row_entries};
 use crate::state::ordered_run::RowId;
 use crate::stream::keyed_input::Either;
 use crate::stream::operator::sided_records::{KeyBytes, SUFFIX, Side, SidedId, SidedRecords};
@@ -80,6 +80,10 @@ fn limit_exceeded(bytes: u64, limit: u64) -> EngineError {
         without a silent stream",
     )
 }
+
+/// The number of entries of removed records that are dropped at most from the front of an expiry
+/// queue when an epoch ends.
+const REMOVALS_OF_EPOCH: usize = 4096;
 
 /// The bit that marks an unfinished search in the key of a checkpoint entry. It is combined with
 /// the side.
@@ -155,7 +159,9 @@ where
     #[inline]
     fn check_limit(&self) -> Result<(), EngineError> {
         let Some(limit) = self.max_state_bytes else { return Ok(()) };
-        let bytes = self.records.record_bytes();
+        let bytes = self.records.record_bytes()
+            + self.records.len() as u64 * row_entries(true)
+            + keys_memory(self.keys.len(), self.key_heap);
         if bytes < limit { Ok(()) } else { Err(limit_exceeded(bytes, limit)) }
     }
 
@@ -396,6 +402,17 @@ where
         self.records.remove(record, bytes, &mut runs[record.side.index()], &mut self.log);
     }
 
+    /// Drops up to `most` entries at the front of a side's expiry queue whose records a match has
+    /// removed.
+    fn skip_removed(&mut self, side: Side, most: usize) {
+        if Self::leaves_at_match(side) {
+            let records = &self.records;
+            let is_removed =
+                |expiry: Expiry| records.number(side, RowId(expiry.place)) != expiry.number;
+            self.expiry[side.index()].skip(most, is_removed);
+        }
+    }
+
     /// Frees a key without records, unless an unfinished search refers to it.
     fn release_key(&mut self, key: usize) {
         let is_unused = self.keys.get(key).is_some_and(KeyedRuns::is_empty);
@@ -527,9 +544,12 @@ where
         for side in Side::BOTH {
             let input = &mut state.inputs[side.index()];
             (input.rows, input.bytes) = self.records.held(side);
+            input.bytes += input.rows * row_entries(true);
+            self.skip_removed(side, REMOVALS_OF_EPOCH);
             let first_us = self.expiry[side.index()].first_us();
             input.oldest_us = first_us.filter(|_| input.rows > 0);
         }
+        add_keys(&mut state.inputs, keys_memory(self.keys.len(), self.key_heap));
         self.log.set_join_state(state);
         self.log.hand_over(epoch, self.records.len() as u64, bytes);
         Ok(())

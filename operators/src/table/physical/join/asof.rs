@@ -378,7 +378,7 @@ impl AsofJoin {
     #[inline]
     fn check_limit(&mut self) -> Result<(), EngineError> {
         match &mut self.guard {
-            Some(guard) => guard.check(self.buffer.side_bytes(), expires(self.closest)),
+            Some(guard) => guard.check(self.buffer.row_bytes(), expires(self.closest)),
             None => Ok(()),
         }
     }

@@ -8,10 +8,11 @@
 
 use super::expiry::{Expiry, ExpiryLanes};
 use super::keys::KeyEntry;
-use super::rows::{HEAD, RowId, RowStore, full};
+use super::rows::{RowId, RowStore, full};
 use super::run::{Entry, RunStore, RunStoreFull};
 use super::side::JoinSide;
 use crate::state::key_table::KeyTable;
+use crate::state::keyed_runs::{add_keys, keys_memory, row_entries};
 use crate::table::row::Row;
 use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_bytes};
 use millstream_engine::collections::high_water::shrink_scratch;
@@ -26,6 +27,12 @@ pub(super) const SUFFIX: usize = 9;
 /// A number that is added to the side in the key of a search's entry, to distinguish it from a
 /// row's entry.
 pub(super) const SEARCH: u8 = 2;
+
+/// The number of removed rows after which entries of removed rows are dropped from the front of the
+/// expiry queue.
+const REMOVALS: usize = 64;
+/// The number of such entries that are dropped at most at the end of an epoch.
+const REMOVALS_OF_EPOCH: usize = 1024;
 
 /// A search that was unfinished when the last epoch ended.
 pub(super) struct RestoredSearch {
@@ -83,6 +90,8 @@ pub(super) struct Buffer {
     /// The heap memory of all join keys, in bytes.
     key_heap: u64,
     next_number: u64,
+    /// The number of rows removed since entries of removed rows were last dropped.
+    removals: usize,
     log: StateLog,
     entry_key: Vec<u8>,
     entry_value: Vec<u8>,
@@ -98,15 +107,6 @@ fn unreadable() -> EngineError {
 
 fn too_many_runs(_: RunStoreFull) -> EngineError {
     full("more rows of keys than it can number")
-}
-
-/// The approximate size of a row's entries in its run and in the expiry queue, in bytes.
-const ENTRIES: usize = 16;
-
-/// The memory for a row of `length` bytes, including its entries in the run and in the expiry
-/// queue.
-fn row_bytes(length: usize) -> u64 {
-    (HEAD + length + ENTRIES) as u64
 }
 
 /// Decodes the progress of a search: the time and the number of its last candidate.
@@ -126,6 +126,7 @@ impl Buffer {
             expiry: expires.map(|expires| expires.then(ExpiryLanes::default)),
             key_heap: 0,
             next_number: 0,
+            removals: 0,
             log,
             entry_key: Vec::new(),
             entry_value: Vec::new(),
@@ -164,10 +165,23 @@ impl Buffer {
         self.counts.inputs[side.index()].evicted += 1;
     }
 
-    /// The memory for the buffered rows of each side, in bytes.
+    /// The memory of the buffered rows, in bytes: their slots, entries and keys. Unlike
+    /// [`Self::state`] it falls as soon as rows are removed.
     #[inline]
-    pub fn side_bytes(&self) -> [u64; 2] {
-        [self.counts.inputs[0].bytes, self.counts.inputs[1].bytes]
+    pub fn row_bytes(&self) -> u64 {
+        let [left, right] = &self.counts.inputs;
+        left.bytes + right.bytes + self.key_bytes()
+    }
+
+    #[inline]
+    fn key_bytes(&self) -> u64 {
+        keys_memory(self.keys.len(), self.key_heap)
+    }
+
+    /// The memory of a row's entries in its run and in the expiry queue, in bytes.
+    #[inline]
+    fn entry_bytes(&self, side: JoinSide) -> u64 {
+        row_entries(self.expiry[side.index()].is_some())
     }
 
     /// Counts a late row.
@@ -189,9 +203,10 @@ impl Buffer {
     pub fn insert(&mut self, key: usize, new: NewRow<'_>) -> Result<RowId, EngineError> {
         let NewRow { side, row, number, time_us, matched, expires } = new;
         let id = self.rows.insert(row, number, matched)?;
+        let bytes = self.rows.slot_bytes(id) + self.entry_bytes(side);
         let counts = &mut self.counts.inputs[side.index()];
         counts.rows += 1;
-        counts.bytes += row_bytes(row.0.len());
+        counts.bytes += bytes;
         let entry = Entry { time_us, row: id };
         let run = &mut self.keys[key].runs[side.index()];
         run.insert(entry, &self.rows, &mut self.runs).map_err(too_many_runs)?;
@@ -226,6 +241,20 @@ impl Buffer {
     pub fn remove(&mut self, key: usize, side: JoinSide, entry: Entry) {
         self.keys[key].runs[side.index()].remove(entry, &self.rows, &mut self.runs);
         self.remove_from_rows(key, side, entry);
+        self.removals += 1;
+        if self.removals >= REMOVALS {
+            self.removals = 0;
+            self.skip_removed(side, 2 * REMOVALS);
+        }
+    }
+
+    /// Drops up to `most` entries at the front of a side's expiry queue whose rows were removed
+    /// before they expired.
+    fn skip_removed(&mut self, side: JoinSide, most: usize) {
+        if let Some(mut queue) = self.expiry[side.index()].take() {
+            queue.skip(most, |expiry| self.find_expired(side, expiry).is_none());
+            self.expiry[side.index()] = Some(queue);
+        }
     }
 
     /// Removes a row that is the first one of its key and side, which is faster than
@@ -244,9 +273,11 @@ impl Buffer {
         } else {
             self.log.count_removed();
         }
+        let bytes = self.rows.slot_bytes(entry.row) + self.entry_bytes(side);
+        self.rows.remove(entry.row);
         let counts = &mut self.counts.inputs[side.index()];
         counts.rows -= 1;
-        counts.bytes -= row_bytes(self.rows.remove(entry.row));
+        counts.bytes -= bytes;
     }
 
     /// Whether neither side has rows of a key.
@@ -444,9 +475,10 @@ impl Buffer {
         let mut restored: Vec<_> = restored.into_iter().collect();
         restored.sort_unstable_by_key(|((_, number), (_, entry))| (entry.time_us, *number));
         for ((key, number), (side, Entry { time_us, row })) in restored {
+            let bytes = self.rows.slot_bytes(row) + self.entry_bytes(side);
             let counts = &mut self.counts.inputs[side.index()];
             counts.rows += 1;
-            counts.bytes += row_bytes(self.rows.row(row).0.len());
+            counts.bytes += bytes;
             if let Some(queue) = &mut self.expiry[side.index()] {
                 queue.push(Expiry { time_us, number, place: key as u32 });
             }
@@ -465,12 +497,14 @@ impl Buffer {
     pub fn hand_over(&mut self, epoch: Epoch, held: [bool; 2]) {
         let mut counts = self.counts;
         for side in JoinSide::BOTH {
+            self.skip_removed(side, REMOVALS_OF_EPOCH);
             let input = &mut counts.inputs[side.index()];
             input.oldest_us = self.first_expiry_us(side).filter(|_| input.rows > 0);
             input.is_held = held[side.index()];
             let counted = &mut self.counts.inputs[side.index()];
             (counted.received, counted.evicted) = (0, 0);
         }
+        add_keys(&mut counts.inputs, self.key_bytes());
         counts.matches = std::mem::take(&mut self.matches);
         self.log.set_join_state(counts);
         self.rows.end_epoch();

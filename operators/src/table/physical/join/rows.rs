@@ -11,7 +11,7 @@ use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 
 /// The size of the header in bytes.
-pub(super) const HEAD: usize = 8;
+const HEAD: usize = 8;
 /// The number of bits of a row number. A million rows a second use up all numbers in 17 years.
 const NUMBER_BITS: u32 = 49;
 const NUMBER: u64 = (1 << NUMBER_BITS) - 1;
@@ -103,17 +103,21 @@ impl RowStore {
         self.slab.end_epoch();
     }
 
-    /// Removes a row and frees its slot for another row of its size. Returns the length of the row.
+    /// The memory of a row's slot, in bytes.
     #[inline]
-    pub fn remove(&mut self, id: RowId) -> usize {
+    pub fn slot_bytes(&self, id: RowId) -> u64 {
+        self.slot(id).len() as u64
+    }
+
+    /// Removes a row and frees its slot for another row of its size.
+    #[inline]
+    pub fn remove(&mut self, id: RowId) {
         let slot = self.slot_mut(id);
-        let length = row_of(slot).len();
         if let Some(word) = slot.first_chunk_mut() {
             *word = FREE.to_le_bytes();
         }
         self.len -= 1;
         self.slab.free(SlotId(id.0));
-        length
     }
 
     /// The bytes of a row.
@@ -223,7 +227,7 @@ mod tests {
         let add = |n| store.insert(Row(&row(n)), n, false).unwrap();
         let ids: Vec<_> = (0..50_000).map(add).collect();
         let full = store.memory();
-        ids[1..].iter().for_each(|id| _ = store.remove(*id));
+        ids[1..].iter().for_each(|id| store.remove(*id));
         (0..300).for_each(|_| store.end_epoch());
         assert!(store.memory() < full / 10, "{full} to {}", store.memory());
         assert_eq!((store.number(ids[0]), store.row(ids[0]).0), (0, &row(0)[..]));

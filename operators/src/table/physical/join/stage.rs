@@ -421,7 +421,7 @@ impl StreamJoin {
         match &mut self.guard {
             Some(guard) => {
                 let expires = JoinSide::BOTH.map(|side| self.time.shift_us(side).is_some());
-                guard.check(self.buffer.side_bytes(), expires)
+                guard.check(self.buffer.row_bytes(), expires)
             }
             None => Ok(()),
         }

@@ -116,12 +116,12 @@ impl StateGuard {
         self.held == Some(side)
     }
 
-    /// Pauses or resumes a side, depending on the watermarks and on the sizes of the buffered rows.
+    /// Pauses or resumes a side, depending on the watermarks and on `all`, the memory of the buffered
+    /// rows in bytes.
     /// `expires` tells for each side whether its rows ever expire. Reaching the limit is an error
     /// if the limit is set to fail, or if no rows expire.
     #[inline]
-    pub fn check(&mut self, bytes: [u64; 2], expires: [bool; 2]) -> Result<(), EngineError> {
-        let all = bytes[0] + bytes[1];
+    pub fn check(&mut self, all: u64, expires: [bool; 2]) -> Result<(), EngineError> {
         if all < self.bytes && self.held.is_none() {
             return Ok(());
         }
@@ -208,7 +208,7 @@ mod tests {
         let mut at = |left_us, right_us, bytes| {
             flows[0].set_watermark(0, left_us);
             flows[1].set_watermark(0, right_us);
-            guard.check([bytes, 0], [true; 2]).unwrap();
+            guard.check(bytes, [true; 2]).unwrap();
             [flows[0].is_held(), flows[1].is_held()]
         };
         assert_eq!(at(100, i64::MIN, 799), [false, false]);
@@ -225,11 +225,11 @@ mod tests {
     #[test]
     fn a_limit_may_end_the_query() {
         let (mut fails, _) = guard(AtStateLimit::Fail);
-        assert!(fails.check([400, 399], [true; 2]).is_ok());
-        let error = fails.check([400, 400], [true; 2]).unwrap_err();
+        assert!(fails.check(799, [true; 2]).is_ok());
+        let error = fails.check(800, [true; 2]).unwrap_err();
         assert_eq!(error.condition(), "JOIN_STATE_LIMIT_EXCEEDED");
         // If no row ever expires, pausing a side would never free memory.
         let (mut holds, _) = guard(AtStateLimit::Hold);
-        assert!(holds.check([400, 400], [false; 2]).is_err());
+        assert!(holds.check(800, [false; 2]).is_err());
     }
 }

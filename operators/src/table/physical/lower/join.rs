@@ -93,6 +93,7 @@ impl Lowering<'_, '_> {
             .map(|(input, producers)| (producers.len(), has_watermark(input)))
             .collect();
         let limit = self.state_limit(join).map(|limit| (limit, self.side_flows(&producers)));
+        let operator = self.job.operators();
         let logs = self.job.operator(workers.len());
         let inlets = left_inlets.into_iter().zip(right_inlets);
         for (i, ((inlets, gather), log)) in inlets.zip(gathers).zip(logs).enumerate() {
@@ -111,9 +112,11 @@ impl Lowering<'_, '_> {
             self.job.add_tasklet(workers[i], tasklet);
         }
         let outboxes = [left_outboxes, right_outboxes];
+        let mut event_times = [0..0, 0..0];
         for ((side, outboxes), producers) in JoinSide::BOTH.into_iter().zip(outboxes).zip(producers)
         {
             let (input, below) = (inputs[side.index()], &below[side.index()]);
+            let begin = self.job.event_times();
             let chain = |(number, outbox)| {
                 let keys = self.join_keys(&condition, side, widths[side.index()]);
                 let flow = limit.as_ref().map(|(_, flows)| (flows[side.index()].clone(), number));
@@ -128,7 +131,9 @@ impl Lowering<'_, '_> {
                     self.plan(input, downs, below)?;
                 }
             }
+            event_times[side.index()] = begin..self.job.event_times();
         }
+        self.job.set_join_event_times(operator, event_times);
         Ok(())
     }
 
