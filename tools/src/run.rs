@@ -5,8 +5,12 @@ use crate::progress::{self, Progress};
 use crate::stdout::say;
 use clap::Args;
 use millstream::session::{
-    OnQueryFailure, Overrides, QueryError, Session, StreamingQuery, Totals, parse_trigger,
+    OnQueryFailure, Overrides, QueryError, Session, StreamingQuery, Totals, WaitingRows,
+    parse_trigger,
 };
+use millstream::table::datetime::Tz;
+use millstream::table::types::DataType;
+use millstream::table::value::Value;
 use millstream_engine::cores::parse_list;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -296,6 +300,25 @@ fn counts(name: &str, progress: &Totals, elapsed: Duration) {
     );
 }
 
+/// The rows that an operator has not emitted when the query ended, and why.
+fn waiting_line(waiting: &WaitingRows) -> String {
+    let WaitingRows { operator, rows, is_join, watermark_ms, .. } = waiting;
+    let watermark = Value::Long(watermark_ms.saturating_mul(1000));
+    let at = match watermark.display(&DataType::Timestamp, Tz::UTC) {
+        Some(time) if *watermark_ms > 0 => format!("it is at {time} UTC"),
+        _ => "it has not advanced yet: a source has had no rows".to_string(),
+    };
+    let what = match (is_join, rows) {
+        (true, 1) => "1 row of a join is buffered, and emitted without a match only",
+        (true, _) => "rows of a join are buffered, and those without a match are emitted only",
+        (false, 1) => "1 group is not final, and is emitted only",
+        (false, _) => "groups are not final, and are emitted only",
+    };
+    let count = if *rows == 1 { String::new() } else { format!("{rows} ") };
+    let them = if *rows == 1 { "it" } else { "them" };
+    format!("{count}{what} when the watermark has passed {them} ({at}): {operator}")
+}
+
 fn summary(name: &str, progress: &Totals, elapsed: Duration, failed: bool) {
     let latency = &progress.latency;
     if failed && progress.epochs == 0 {
@@ -310,6 +333,9 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration, failed: bool) {
     }
     if progress.late > 0 {
         eprintln!("{name}: {} rows dropped: they were behind the watermark", progress.late);
+    }
+    for waiting in &progress.waiting {
+        eprintln!("{name}: {}", waiting_line(waiting));
     }
     if progress.ahead > 0 {
         eprintln!("{name}: {} rows ahead of the clock by more than maxFutureSkew", progress.ahead);

@@ -506,6 +506,55 @@ fn inspect_shows_the_sides_of_a_join() {
     assert_eq!(without_sizes(&state), expected, "{state}");
 }
 
+/// Names of columns are those of the query, and the summary says which rows wait for the watermark.
+#[test]
+fn a_join_is_named_in_the_words_of_the_query() {
+    let scratch = Scratch::new("named-join");
+    let name = "LEFT OUTER join of streams l and r on l.k = r.k, by the times l.t and r.t";
+    let query = "SELECT l.v, r.v AS w FROM l LEFT JOIN r ON l.k = r.k AND r.t >= l.t \
+                 AND r.t <= l.t + INTERVAL 1 MINUTE";
+    let left = "1,2024-01-01 00:00:10,a\n2,2024-01-01 00:00:20,b\n";
+    inspected_join(&scratch, query, (left, "1,2024-01-01 00:00:15,c\n"));
+    let checkpoint = scratch.path("checkpoint");
+    let output = millstream().args(["inspect", &checkpoint]).output().unwrap();
+    assert!(texts(&output).0.contains(name), "{}", texts(&output).0);
+    let output = millstream().args(["inspect", &checkpoint, "--state", "1"]).output().unwrap();
+    assert!(texts(&output).1.contains("has 1 stateful operator, number 0"), "{}", texts(&output).1);
+    let views = ["l", "r"].map(|view| {
+        let folder = scratch.path(view);
+        format!(
+            "CREATE TEMPORARY VIEW {view}0 (k BIGINT, t TIMESTAMP, v STRING) USING csv OPTIONS (path \
+             '{folder}');\nCREATE TEMPORARY VIEW {view} AS SELECT * FROM STREAM {view}0 WATERMARK t \
+             DELAY OF INTERVAL 0 SECONDS;\n"
+        )
+    });
+    let text = format!("SET spark.sql.session.timeZone = UTC;\n{}", views.concat());
+    let of = |query: &str| format!("{text}CREATE STREAMING TABLE joined USING console AS {query}");
+    let output = job("run", &of(query), &["--trigger", "availableNow"]);
+    let held = "rows of a join are buffered, and those without a match are emitted only when the \
+                watermark has passed them (it is at 2024-01-01 00:00:15 UTC): LEFT OUTER join";
+    assert!(texts(&output).1.contains(held), "{}", texts(&output).1);
+    let windows = "SELECT window.start, count(*) AS n FROM l GROUP BY window(t, '1 minute')";
+    let output = job("run", &of(windows), &["--trigger", "availableNow"]);
+    let held = "1 group is not final, and is emitted only when the watermark has passed it";
+    assert!(texts(&output).1.contains(held), "{}", texts(&output).1);
+    // How long rows are kept is explained, and a join that keeps them for ever is announced.
+    let explained = texts(&job("explain", &of(query), &[])).0;
+    for line in [
+        name,
+        "left rows are kept until the watermark reaches l.t + 1 minute 0.001 seconds",
+        "right rows are kept until the watermark reaches r.t + 0.001 seconds",
+    ] {
+        assert!(explained.contains(line), "{explained}");
+    }
+    let inner = "SELECT l.v, r.v AS w FROM l JOIN r ON l.k = r.k";
+    let output = texts(&job("run", &of(inner), &["--trigger", "availableNow"])).1;
+    let notice =
+        "the INNER join of streams l and r on l.k = r.k keeps its left and right rows for ever";
+    assert!(output.contains(notice), "{output}");
+    assert!(!output.contains("are buffered, and"), "an inner join emits at the match: {output}");
+}
+
 #[test]
 fn inspect_shows_the_sides_of_an_asof_join() {
     let scratch = Scratch::new("inspect-asof-join");

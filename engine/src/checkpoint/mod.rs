@@ -70,9 +70,24 @@ pub struct StateLayout {
     pub keys: String,
     /// The kind of each part of the value.
     pub values: Vec<String>,
+    /// The operator in the words of the query; empty if its description serves as well.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Whether the state contains rows that are emitted when the watermark has passed them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub releases_by_watermark: bool,
 }
 
 impl QueryDescription {
+    /// Each stateful operator in the words of the query.
+    pub fn operator_names(&self) -> Vec<String> {
+        let named = self.operators.iter().enumerate().map(|(at, description)| {
+            let name = self.layouts.get(at).map(|layout| &layout.name);
+            name.filter(|name| !name.is_empty()).unwrap_or(description).clone()
+        });
+        named.collect()
+    }
+
     /// Lists the incompatible differences between `self` and `now`. A sink that `self` has may be
     /// left out.
     fn changes(&self, now: &Self) -> Vec<String> {

@@ -42,7 +42,9 @@ mod trigger;
 pub use crate::connect::console::only_showing;
 use crate::session::catalog::SessionCatalog;
 pub use crate::session::stream_writer::{SINK_FORMATS, StreamWriter};
-pub use crate::session::streaming_query::{QueryError, RunState, Status, StreamingQuery, Totals};
+pub use crate::session::streaming_query::{
+    QueryError, RunState, Status, StreamingQuery, Totals, WaitingRows,
+};
 pub use crate::table::physical::LateRow;
 pub use crate::table::sql::literals::StatementTexts;
 use crate::table::sql::literals::split;

@@ -73,6 +73,9 @@ pub struct Totals {
     pub ahead: u64,
     /// The number of rows that stateful operators dropped as late, up to the last epoch.
     pub late: u64,
+    /// The stateful operators with rows that are emitted only when the watermark has passed them, as
+    /// of the last epoch.
+    pub waiting: Vec<WaitingRows>,
     /// The connections of the socket sources; `None` if there are none.
     pub connections: Option<ConnectionTotals>,
     /// The number of rows emitted up to the last epoch.
@@ -83,6 +86,33 @@ pub struct Totals {
     /// Up to three of the slowest rows up to the last epoch, slowest first, with the causes: from
     /// different epochs or sinks, each slower than 100 us.
     pub slowest: Vec<Stall>,
+}
+
+/// Rows in the state of an operator that wait for the watermark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitingRows {
+    /// The operator, as in progress reports.
+    pub operator: String,
+    /// The number of groups or windows of an aggregation, or of the buffered rows of a join; the
+    /// latter includes rows that had a match, which are not emitted again.
+    pub rows: u64,
+    /// Whether the operator is a join.
+    pub is_join: bool,
+    /// The watermark of the last epoch, in milliseconds since 1970.
+    pub watermark_ms: i64,
+}
+
+fn waiting(last: &Progress, releases_by_watermark: &[bool]) -> Vec<WaitingRows> {
+    let operators = last.operators.iter().zip(&last.committed.state).zip(releases_by_watermark);
+    let waiting = operators.filter(|((_, state), releases)| **releases && state.rows > 0);
+    let waiting = waiting.map(|((operator, state), _)| WaitingRows {
+        operator: operator.clone(),
+        rows: state.rows,
+        is_join: state.join.is_some(),
+        watermark_ms: last.committed.watermark_ms,
+    });
+    waiting.collect()
 }
 
 /// The state of a query.
@@ -136,6 +166,9 @@ pub struct StreamingQuery {
     pub(super) counters: Vec<SourceCounters>,
     /// The indices of the captures among the sources of the query's checkpoint.
     pub(super) captures: Vec<usize>,
+    /// For each stateful operator, whether its state contains rows that are emitted when the
+    /// watermark has passed them.
+    pub(super) releases_by_watermark: Vec<bool>,
     /// Set when the query is requested to stop. A sink then waits for its receiver only for a
     /// limited time.
     pub(super) stopping: Arc<AtomicBool>,
@@ -289,6 +322,9 @@ impl StreamingQuery {
         let committed = driver_state.records.clone();
         totals.ahead = driver_state.ahead;
         totals.late = driver_state.late;
+        if let Some(last) = driver_state.recent.last() {
+            totals.waiting = waiting(&last, &self.releases_by_watermark);
+        }
         drop(driver_state);
         for (i, counters) in self.counters.iter().enumerate() {
             // ORDERING: relaxed, because nothing else depends on this counter. It stays 0 for a

@@ -42,6 +42,14 @@ pub(crate) struct Args {
     checkpoint: PathBuf,
     /// Print the keys and values of this stateful operator; those of user-defined processors are
     /// printed as bytes
+    ///
+    /// A line has the columns of a key, separated by tabs, then `=>` and the value. Of an
+    /// aggregation these are the parts of each function, such as sum and count. Of a join of streams
+    /// the value is a buffered row: its side, its number in the order of arrival, `matched` if it has
+    /// had a match, and its columns. Before the rows there is a line per side: `rows`, the buffered
+    /// rows; `matched`, those that have had a match (recorded only on a side whose rows are emitted
+    /// without one); `bytes`, their size in the checkpoint; `oldest`, the smallest value of each
+    /// timestamp column; `unfinished searches`, rows whose matches are not all emitted yet
     #[arg(long, value_name = "OP")]
     state: Option<usize>,
     /// Number of epochs to list, the latest ones
@@ -148,7 +156,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
                 say!("sink       {sink}");
             }
             print_epochs(args.epochs, &listed, &commits);
-            print_operators(&shape.operators, &state);
+            print_operators(&shape.operator_names(), &state);
             let committed = committed_offsets(&listed, &commits);
             for source in 0..shape.sources.len() {
                 // The offset of a durable source is a number of bytes.
@@ -366,8 +374,9 @@ fn print_state(
 ) -> Result<(), Failure> {
     let (Some(entry), Some(layout)) = (state.get(operator), shape.layouts.get(operator)) else {
         return Err(Failure::Wrong(format!(
-            "NO_SUCH_OPERATOR: {operator}: the query has {} stateful operators, numbered from 0",
-            state.len()
+            "NO_SUCH_OPERATOR: {operator}: the query has {} stateful operator{}",
+            state.len(),
+            if state.len() == 1 { ", number 0" } else { "s, numbered from 0" }
         )));
     };
     let Some((_, keys)) = entry else { return Ok(()) };

@@ -6,7 +6,7 @@ use crate::session::stream_writer::StreamWriter;
 use crate::session::stream_writer::prepared_query::Prepared;
 use crate::session::streaming_query::QueryError;
 use crate::session::{Settings, static_tables};
-use crate::table::physical::{BoxChain, PlacedChain, TableSignal, lower};
+use crate::table::physical::{BoxChain, PlacedChain, TableSignal, lower, show_retention};
 use crate::table::plan::Scan;
 use crate::table::plan::limits::on_large_stack;
 use millstream_engine::env::SimEnv;
@@ -26,6 +26,10 @@ impl StreamWriter {
         let prepared = self.prepare()?;
         let job = self.layout(&prepared, &self.settings(), &mut |_, _| {})?;
         let mut text = self.frame.explain();
+        let retention = show_retention(&self.frame.plan, self.settings().semantics.zone);
+        if !retention.is_empty() {
+            text.push_str(&format!("\n== State of joins ==\n{retention}"));
+        }
         text.push_str("\n== Tasklets ==\n");
         for (worker, tasklets) in job.layout().into_iter().enumerate() {
             text.push_str(&format!("worker {worker}: {}\n", tasklets.join(", ")));

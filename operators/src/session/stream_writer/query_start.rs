@@ -13,7 +13,7 @@ use crate::session::streaming_query::{DriverState, QueryError, StreamingQuery};
 use crate::session::transactional_sink;
 use crate::session::{Settings, is_files, static_tables};
 use crate::table::error::PlanResult;
-use crate::table::physical::{PlacedChain, lower, state_operators};
+use crate::table::physical::{PlacedChain, lower, state_operators, unbounded_joins};
 use crate::table::plan::limits::on_large_stack;
 use crate::table::plan::shared_sources::sources;
 use crate::table::plan::time_window::{has_watermark, with_default_skew};
@@ -109,6 +109,9 @@ impl StreamWriter {
                 its state"
             ));
         }
+        for notice in unbounded_joins(&self.frame.plan, settings.semantics.zone) {
+            (session.lock().notice)(&format!("query {name}: {notice}"));
+        }
         let started = self.run(&prepared, &settings, &name);
         let end = started.as_ref().ok().map(|query| query.running.end());
         let mut inner = session.lock();
@@ -172,6 +175,7 @@ impl StreamWriter {
             None => Job::new(name, config)?,
         };
         let shape = self.shape(prepared)?;
+        let releases = shape.layouts.iter().map(|layout| layout.releases_by_watermark).collect();
         let (job, parts) = self.assemble(job, prepared, settings, name, (shape, None))?;
         let running = job.start()?;
         if let Some(notice) = running.core_notice() {
@@ -188,6 +192,7 @@ impl StreamWriter {
             driver_state: parts.driver_state,
             counters: parts.counters,
             captures: parts.captures,
+            releases_by_watermark: releases,
             stopping: parts.stopping,
         })
     }
@@ -286,6 +291,7 @@ impl StreamWriter {
                 parts.driver_state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             driver_state.watermark_ms = Some(job.resumed_watermark_ms());
         }
+        let operators = shape.operator_names();
         let progress = ProgressReporter {
             id: parts.id.clone(),
             run_id: parts.run_id.clone(),
@@ -293,7 +299,7 @@ impl StreamWriter {
             sources: shape.sources,
             counters: parts.counters.clone(),
             sink: prepared.sink.description(),
-            operators: shape.operators,
+            operators,
             timed,
             last_ns: env.now_ns(),
         };

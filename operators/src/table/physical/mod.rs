@@ -37,7 +37,7 @@ pub(in crate::table) use accumulator::value_of_no_rows;
 pub use accumulator::{PartNumber, part_number, show_state};
 pub(crate) use join::too_many;
 pub(in crate::table) use join::{placement, pushdown};
-pub use join::{show_join_row, show_join_sides};
+pub use join::{show_join_row, show_join_sides, show_retention, unbounded_joins};
 #[doc(hidden)]
 pub use lower::BareJoin;
 pub use lower::{PlacedChain, lower, state_operators};

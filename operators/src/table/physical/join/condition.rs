@@ -9,10 +9,11 @@ use crate::table::expr::functions::as_grouping_key;
 use crate::table::expr::functions::record_options::for_checkpoint;
 use crate::table::expr::resolve::ScopeColumn;
 use crate::table::expr::{Node, Resolved};
+use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::join::{conjuncts, equality, null_safe_equality, reads};
 use crate::table::plan::optimizer::is_deterministic_expr;
 use crate::table::plan::time_window::{EventKey, tag};
-use crate::table::plan::{Closest, Join, Plan};
+use crate::table::plan::{Closest, Join, JoinKind, Plan};
 use crate::table::types::DataType;
 use millstream_engine::checkpoint::StateLayout;
 
@@ -218,7 +219,7 @@ pub(in super::super) fn watermark_lag_us(plan: &Plan, zone: Tz) -> i64 {
 }
 
 /// Describes the state of a join of two streams and the layout of its checkpoint entries.
-pub(in super::super) fn describe_join(join: &Join) -> (String, StateLayout) {
+pub(in super::super) fn describe_join(join: &Join, mode: OutputMode) -> (String, StateLayout) {
     let condition = JoinCondition::of(join, Tz::UTC);
     let mut keys = Vec::new();
     let mut texts = Vec::new();
@@ -246,7 +247,22 @@ pub(in super::super) fn describe_join(join: &Join) -> (String, StateLayout) {
         texts.join(" and "),
     );
     let schemas = [join.left.schema(), join.right.schema()];
-    (what, StateLayout { keys: keys.join(", "), values: values([&schemas[0], &schemas[1]]) })
+    let releases_by_watermark = match join.closest {
+        Some(_) => mode == OutputMode::Append,
+        None => !matches!(join.kind, JoinKind::Inner | JoinKind::LeftSemi),
+    };
+    let layout = StateLayout {
+        keys: keys.join(", "),
+        values: values([&schemas[0], &schemas[1]]),
+        releases_by_watermark,
+        ..StateLayout::default()
+    };
+    (what, layout)
+}
+
+/// Whether an operator with this layout is a join of two streams.
+pub(in super::super) fn is_of_join(layout: &StateLayout) -> bool {
+    layout.values.first().is_some_and(|kind| kind == ROW)
 }
 
 /// The kind of a join's entries in a checkpoint layout.

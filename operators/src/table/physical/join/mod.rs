@@ -16,6 +16,7 @@
 //! | [`bounds`] | the allowed range between two event times, and the resulting state watermarks |
 //! | [`placement`] | which joins of streams are supported |
 //! | [`missing_bound`] | why the rows of a side never expire, for errors |
+//! | [`retention`] | how long each side keeps its rows, for `explain` |
 //! | [`pushdown`] | moving conditions from a join to its inputs |
 //! | [`side`] | the two sides, and the exchange of their rows by key |
 //! | [`rows`] | storage of the buffered rows |
@@ -41,6 +42,7 @@ mod output;
 pub(in crate::table) mod placement;
 mod probe;
 pub(in crate::table) mod pushdown;
+mod retention;
 mod rows;
 mod side;
 mod stage;
@@ -54,7 +56,9 @@ use crate::state::{expiry_lanes as expiry, ordered_run as run};
 pub(crate) use crate::table::physical::join::table_lookup::too_many;
 pub(super) use crate::table::physical::join::table_lookup::{TableJoin, TableJoinParts};
 pub(super) use asof::{AsofJoin, Results};
-pub(super) use condition::{JoinCondition, JoinTime, describe_join, watermark_lag_us};
+pub(super) use condition::{JoinCondition, JoinTime, describe_join, is_of_join, watermark_lag_us};
+pub(super) use retention::join_names;
+pub use retention::{show_retention, unbounded_joins};
 pub(super) use side::{JoinSide, SideOutbox, SidedRow};
 pub(super) use stage::{Config, SideConfig, StreamJoin};
 pub use state::{show_join_row, show_join_sides};

@@ -138,7 +138,9 @@ mod tests {
     fn sides_are_summed_up() {
         let schema = |ddl: &str| Schema::parse_ddl(ddl).unwrap();
         let (left, right) = (schema("k BIGINT, t TIMESTAMP"), schema("name STRING"));
-        let layout = StateLayout { keys: "k0 BIGINT".to_string(), values: values([&left, &right]) };
+        let values = values([&left, &right]);
+        let layout =
+            StateLayout { keys: "k0 BIGINT".to_string(), values, ..StateLayout::default() };
         let key = |mark: u8, number: u64| {
             [encode(&[Value::Long(7)]), vec![mark], number.to_le_bytes().to_vec()].concat()
         };

@@ -6,7 +6,7 @@ use crate::table::expr::Resolved;
 use crate::table::expr::compile::Semantics;
 use crate::table::expr::functions::record_options::for_checkpoint;
 use crate::table::physical::accumulator::{Function, SESSIONS, TIME};
-use crate::table::physical::join::describe_join;
+use crate::table::physical::join::{describe_join, is_of_join, join_names};
 use crate::table::plan::Plan;
 use crate::table::plan::aggregate_function::AggregateCall;
 use crate::table::plan::analyzer::OutputMode;
@@ -21,6 +21,10 @@ pub fn state_operators(plan: &Plan, mode: OutputMode) -> Vec<(String, StateLayou
     if joins_streams(plan) {
         // The optimised plan is described, because optimisation may move conditions into the join.
         describe(&optimize(plan), mode, &mut operators);
+        let of_joins = operators.iter_mut().filter(|(_, layout)| is_of_join(layout));
+        for ((_, layout), name) in of_joins.zip(join_names(plan)) {
+            layout.name = name;
+        }
     } else {
         describe(plan, mode, &mut operators);
     }
@@ -37,7 +41,8 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, StateLayout)>)
     let typed = |expr: &Resolved| format!("{} {}", for_checkpoint(expr), expr.data_type);
     match plan {
         Plan::Limit(input, _) if !limit_restarts(input, mode) => {
-            let layout = StateLayout { keys: String::new(), values: vec!["count".to_string()] };
+            let layout =
+                StateLayout { values: vec!["count".to_string()], ..StateLayout::default() };
             out.push(("limit".to_string(), layout));
         }
         Plan::Aggregate(input, keys, calls) => {
@@ -63,7 +68,12 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, StateLayout)>)
             };
             let kinds = calls.iter().map(kind);
             let values = session.map(|_| SESSIONS.to_string()).into_iter().chain(kinds).collect();
-            let layout = StateLayout { keys: columns.join(", "), values };
+            let layout = StateLayout {
+                keys: columns.join(", "),
+                values,
+                releases_by_watermark: mode == OutputMode::Append,
+                ..StateLayout::default()
+            };
             let keys: Vec<_> = keys.iter().map(|(key, _)| typed(key)).collect();
             let call = |call: &AggregateCall| {
                 let args: Vec<_> = call.args.iter().map(typed).collect();
@@ -85,7 +95,11 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, StateLayout)>)
             let columns = input.scope().columns;
             let column = |(i, key): (usize, &usize)| format!("k{i} {}", columns[*key].data_type);
             let keys_of: Vec<_> = keys.iter().enumerate().map(column).collect();
-            let layout = StateLayout { keys: keys_of.join(", "), values: vec![TIME.to_string()] };
+            let layout = StateLayout {
+                keys: keys_of.join(", "),
+                values: vec![TIME.to_string()],
+                ..StateLayout::default()
+            };
             let names: Vec<_> = keys.iter().map(|key| columns[*key].name.clone()).collect();
             let within = if *within { " within the watermark" } else { "" };
             out.push((format!("deduplicate by ({}){within}", names.join(", ")), layout));
@@ -100,7 +114,7 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, StateLayout)>)
                 StateLayout::default(),
             ));
         }
-        Plan::Join(join) if join.is_of_streams() => out.push(describe_join(join)),
+        Plan::Join(join) if join.is_of_streams() => out.push(describe_join(join, mode)),
         _ => {}
     }
     plan.inputs().into_iter().for_each(|input| describe(input, mode, out));
