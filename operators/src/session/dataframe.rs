@@ -23,6 +23,7 @@ use crate::table::expr::{Expr, SortOrder, col, deep};
 use crate::table::plan::Plan;
 use crate::table::plan::analyzer;
 use crate::table::plan::asof_join::{self, On};
+use crate::table::plan::input_file::{calls_input_file, with_input_file};
 use crate::table::plan::join;
 use crate::table::plan::join::JoinType;
 use crate::table::plan::limits::on_large_stack;
@@ -88,12 +89,21 @@ impl DataFrame {
     /// Keeps the rows for which a condition is true.
     pub fn filter(&self, condition: &Expr) -> PlanResult<Self> {
         deep::check([condition])?;
-        let plain = self.analyse(|| analyzer::filter(self.owned(), condition));
-        let (Err(error), Some(with)) = (&plain, self.plan.with_metadata()) else {
-            return plain.map(|plan| self.with(plan));
+        let of_file = match calls_input_file(condition) {
+            true => with_input_file(&self.plan)?,
+            false => None,
         };
-        let Ok(plan) = self.analyse(|| analyzer::filter(with, condition)) else {
-            return Err(error.clone());
+        let plan = if let Some(with) = of_file {
+            self.analyse(|| analyzer::filter(with, condition))?
+        } else {
+            let plain = self.analyse(|| analyzer::filter(self.owned(), condition));
+            let (Err(error), Some(with)) = (&plain, self.plan.with_metadata()) else {
+                return plain.map(|plan| self.with(plan));
+            };
+            let Ok(plan) = self.analyse(|| analyzer::filter(with, condition)) else {
+                return Err(error.clone());
+            };
+            plan
         };
         let columns: Vec<Expr> = self.columns().iter().map(|name| named(name)).collect();
         Ok(self.with(analyzer::project(plan, &columns)?))

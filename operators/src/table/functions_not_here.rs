@@ -102,16 +102,6 @@ pub const NOT_HERE: &[NotHere] = &[
         instead: "`timestamp_micros` and `unix_micros` are here",
     },
     NotHere {
-        names: &["monotonically_increasing_id", "spark_partition_id"],
-        reason: "rows are in no numbered partitions",
-        instead: "`row_number() OVER (ORDER BY …)` numbers rows",
-    },
-    NotHere {
-        names: &["input_file_block_length", "input_file_block_start", "input_file_name"],
-        reason: "a row does not remember its file",
-        instead: "The column `_metadata.file_path` of a file source tells it",
-    },
-    NotHere {
         names: &["current_path", "measure", "python_worker_logs"],
         reason: "it is about catalogs, metric views or workers of Spark, which are not here",
         instead: "",

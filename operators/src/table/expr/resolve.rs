@@ -4,7 +4,7 @@
 use super::bind::{is_random, used_repeatedly};
 use super::coercion::today_at;
 pub use super::coercion::{expect_type, unify, widest as common_type};
-use super::functions;
+use super::functions::{self, row_origin};
 use super::{Expr, Node, Resolved, call, lower};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::type_rules::Rules;
@@ -462,6 +462,9 @@ fn resolve_call(
     {
         let bound = used_repeatedly(value.clone(), |value| call(name, [value, other.clone()]));
         return resolve_with(&bound, scope, hook);
+    }
+    if let (true, Some(resolved)) = (args.is_empty(), row_origin::input_file(name, scope)) {
+        return resolved;
     }
     // A misspelt function name is reported before errors in its arguments.
     functions::check_name(name)?;

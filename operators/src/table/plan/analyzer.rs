@@ -3,6 +3,7 @@
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::bind::is_random;
+use crate::table::expr::functions::row_origin;
 use crate::table::expr::resolve::{
     Scope, ScopeColumn, common_type, expand_stars, expect_type, resolve, resolve_with,
     without_stars,
@@ -13,6 +14,7 @@ use crate::table::physical::placement;
 use crate::table::plan::aggregate_function::AggregateFunction;
 use crate::table::plan::generator::{Generator, is_generator};
 use crate::table::plan::grouping::mentions;
+use crate::table::plan::input_file::{calls_input_file, with_input_file};
 use crate::table::plan::join::qualified;
 use crate::table::plan::time_window::{
     event_key, has_watermark, session_key, tag, windowed, with_column,
@@ -106,8 +108,9 @@ pub fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolv
 }
 
 /// Adds the file metadata column to the input if one of the expressions names it and the input is a
-/// file source, possibly below aliases and filters.
-pub(in crate::table) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
+/// file source, possibly below aliases and filters; and also if one of them calls a function of a
+/// row's file.
+pub(in crate::table) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
     fn wants(expr: &Expr) -> bool {
         match expr {
             Expr::Column { parts, .. } => parts.iter().any(|p| p.eq_ignore_ascii_case(METADATA)),
@@ -119,10 +122,13 @@ pub(in crate::table) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
             }
         }
     }
-    if !exprs.iter().any(wants) {
-        return input;
+    if exprs.iter().any(calls_input_file) {
+        return Ok(with_input_file(&input)?.unwrap_or(input));
     }
-    input.with_metadata().unwrap_or(input)
+    if !exprs.iter().any(wants) {
+        return Ok(input);
+    }
+    Ok(input.with_metadata().unwrap_or(input))
 }
 
 /// Builds a `SELECT` without aggregates. Its expressions may be generators.
@@ -137,7 +143,7 @@ pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
         };
         exprs = Cow::Owned(exprs.iter().map(one).collect::<PlanResult<Vec<_>>>()?.concat());
     }
-    let input = with_metadata_for(input, &exprs);
+    let input = with_metadata_for(input, &exprs)?;
     let (input, mut exprs) = with_random_aliases(input, exprs)?;
     let (input, window) = windowed(input, exprs.iter())?;
     if let Some(window) = &window {
@@ -521,6 +527,7 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     check_distinct(plan)?;
     crate::table::arbitrary_state::node::check(plan, mode)?;
     check_order(plan, mode)?;
+    check_row_numbers(plan)?;
     placement::check_mode(plan, mode)?;
     if mode == OutputMode::Complete && !plan.has_aggregate() {
         return unsupported(
@@ -660,6 +667,20 @@ fn check_distinct(plan: &Plan) -> PlanResult<()> {
         .at(call.place));
     }
     plan.inputs().into_iter().try_for_each(check_distinct)
+}
+
+/// Fails for an expression that numbers the rows of a stream.
+fn check_row_numbers(plan: &Plan) -> PlanResult<()> {
+    let numbers = |plan: &Plan| plan.exprs().any(row_origin::numbers_rows);
+    if plan.is_streaming() && numbers(plan) {
+        return Err(PlanError::new(
+            "_LEGACY_ERROR_TEMP_3102",
+            "Expression(s): monotonically_increasing_id() is not supported with streaming \
+             DataFrames/Datasets",
+            "Number the rows in the source, or in a batch query",
+        ));
+    }
+    plan.inputs().into_iter().try_for_each(check_row_numbers)
 }
 
 fn aggregates_over_aggregates(plan: &Plan) -> bool {

@@ -133,7 +133,7 @@ impl Grouping {
         sets: Option<Vec<Vec<usize>>>,
         select: &[Expr],
     ) -> PlanResult<Self> {
-        let mut input = with_metadata_for(input, select);
+        let mut input = with_metadata_for(input, select)?;
         let written: Vec<Expr> = keys
             .iter()
             .map(|key| written_key(&input.scope(), key, select))

@@ -9,6 +9,7 @@ pub mod asof_join;
 mod columns;
 pub mod generator;
 pub mod grouping;
+pub mod input_file;
 pub mod join;
 pub mod limits;
 pub mod live_table;

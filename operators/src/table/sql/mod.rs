@@ -490,11 +490,17 @@ fn parse_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult
     })
 }
 
-/// Whether a word contains the name of the file metadata column, `_metadata`.
+/// The start of the names of the functions of a row's file, such as `input_file_name`.
+const INPUT_FILE: &str = "input_file_";
+
+/// Whether a word contains the name of the file metadata column, `_metadata`, or that of a function
+/// of a row's file.
 fn names_files(token: &TokenWithSpan) -> bool {
     let Token::Word(word) = &token.token else { return false };
-    let parts = word.value.as_bytes().windows(METADATA.len());
-    parts.into_iter().any(|part| part.eq_ignore_ascii_case(METADATA.as_bytes()))
+    [METADATA, INPUT_FILE].iter().any(|name| {
+        let parts = word.value.as_bytes().windows(name.len());
+        parts.into_iter().any(|part| part.eq_ignore_ascii_case(name.as_bytes()))
+    })
 }
 
 /// The maximum number of words in [`clause_words`]. An error in a later clause is reported without

@@ -25,12 +25,14 @@ use crate::table::plan::analyzer;
 use crate::table::plan::analyzer::{Unioned, has_aggregate, has_aggregate_itself};
 use crate::table::plan::generator::is_generator;
 use crate::table::plan::grouping::{Grouping, check_qualify_aggregates, substitute};
+use crate::table::plan::input_file::{as_column, calls_input_file, with_input_file};
 use crate::table::plan::join;
 use crate::table::plan::join::JoinType;
 use crate::table::plan::limits::{MAX_NESTING, count_copies, count_select, nested, too_complex};
 use crate::table::plan::time_window;
 use crate::table::plan::window_function::{has_over, not_in_clause};
 use crate::table::plan::{METADATA, Plan};
+use crate::table::sql::INPUT_FILE;
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
 use sqlparser::ast::{
@@ -295,6 +297,18 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
     select_ordered(select, catalog, order.or(arrangement.as_ref()))
 }
 
+/// Adds the file metadata column to the rows of FROM, if the text of a SELECT names it or calls a
+/// function of a row's file, or if ORDER BY calls one.
+fn with_file(input: Plan, select: &str, order: Option<&Order>) -> PlanResult<Plan> {
+    let mut keys = order.map_or(&[][..], Order::exprs).iter();
+    let with = match select.contains(INPUT_FILE) || keys.any(|key| calls_input_file(&key.expr)) {
+        true => with_input_file(&input)?,
+        false if select.contains(METADATA) => input.with_metadata(),
+        false => None,
+    };
+    Ok(with.unwrap_or(input))
+}
+
 fn select_ordered(
     select: &Select,
     catalog: &dyn Catalog,
@@ -306,11 +320,9 @@ fn select_ordered(
     let input = from_clause(select, catalog)?;
     // This scope is taken before subqueries add columns, which are not part of `*`.
     let written = input.scope();
-    let names_files =
-        catalog.may_name_files() && select.to_string().to_lowercase().contains(METADATA);
-    let input = match input.with_metadata() {
-        Some(with) if names_files => with,
-        _ => input,
+    let input = match catalog.may_name_files() {
+        true => with_file(input, &select.to_string().to_lowercase(), order)?,
+        false => input,
     };
     let joining = Joining::new(input, catalog);
     if let Some(condition) = &select.selection {
@@ -369,7 +381,10 @@ fn select_ordered(
         let plan = analyzer::project(input, &items)?;
         return match (distinct, order) {
             (false, None) => Ok(plan),
-            (false, Some(order)) => order.sort_selected(plan, &items),
+            (false, Some(order)) => {
+                // The functions of a row's file are called below the projection.
+                order.map_exprs(&mut |key| Ok(as_column(key)))?.sort_selected(plan, &items)
+            }
             (true, order) => distinct_of(plan, (&items, &below), order),
         };
     }

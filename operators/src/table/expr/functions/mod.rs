@@ -36,6 +36,7 @@ pub mod record_options;
 mod regexp;
 mod registry;
 mod rounding;
+pub mod row_origin;
 mod session_text;
 mod split;
 mod strict_math;
@@ -89,7 +90,7 @@ use registry::{MANY, Typed};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-fn tables() -> [&'static [Function]; 40] {
+fn tables() -> [&'static [Function]; 41] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -131,6 +132,7 @@ fn tables() -> [&'static [Function]; 40] {
         variant_change::FUNCTIONS,
         xml::FUNCTIONS,
         xpath::FUNCTIONS,
+        row_origin::FUNCTIONS,
     ]
 }
 

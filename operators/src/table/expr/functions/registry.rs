@@ -97,11 +97,18 @@ pub struct Function {
     pub(super) resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     pub(super) build: Build,
     /// For a random function, the index of its optional argument that is the seed. Equal calls of a
-    /// random function may have different results.
+    /// random function may have different results. A nondeterministic function without a seed has
+    /// an index that no argument has.
     pub(super) seed: Option<usize>,
 }
 
 impl Function {
+    /// Declares a function whose result does not depend on its arguments alone, and which has no
+    /// seed.
+    pub(super) const fn nondeterministic(self) -> Self {
+        self.with_seed_at(usize::MAX)
+    }
+
     /// Declares a random function, whose optional argument at `index` is the seed.
     pub(super) const fn with_seed_at(self, index: usize) -> Self {
         Self { seed: Some(index), ..self }

@@ -18,6 +18,7 @@ use sources::Read;
 use crate::event_time::future_skew::{FutureSkewFilter, FutureSkewLimit};
 use crate::event_time::watermark::WatermarkAssigner;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
+use crate::table::expr::functions::row_origin::in_partition;
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::aggregate::hash_aggregate::Key;
 use crate::table::physical::filter::Filter;
@@ -236,10 +237,12 @@ impl Lowering<'_, '_> {
         };
         let mut exprs: Vec<_> = exprs.iter().zip(needed).map(read).collect();
         exprs.iter().for_each(|expr| mark(expr, &mut below));
+        // The last partition takes the expressions, and the others have copies.
         let mut parts = downs.len();
         let downs = over(downs, |down| {
             parts -= 1;
             let own = if parts == 0 { std::mem::take(&mut exprs) } else { exprs.clone() };
+            let own = own.into_iter().map(|expr| in_partition(expr, parts)).collect();
             Box::new(Project::new(own, width, self.semantics, down))
         });
         self.plan(input, downs, &below)
@@ -254,8 +257,11 @@ impl Lowering<'_, '_> {
     ) -> Result<(), EngineError> {
         let mut below = needed.to_vec();
         mark(condition, &mut below);
+        let mut partition = 0;
         let downs = over(downs, |down| {
-            Box::new(Filter::new(condition, input.width(), self.semantics, down))
+            let condition = in_partition(condition.clone(), partition);
+            partition += 1;
+            Box::new(Filter::new(&condition, input.width(), self.semantics, down))
         });
         self.plan(input, downs, &below)
     }
