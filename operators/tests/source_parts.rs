@@ -12,7 +12,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 2_000_000 };
 
@@ -290,4 +290,56 @@ fn clients_are_spread_over_the_parts_of_a_listener() {
     }
     until(&query, "the rows of those who came later", || rows(&session).len() == 9);
     query.stop().unwrap();
+}
+
+/// A batch of files has the rows that it would have with one partition: a row is late, and a row of
+/// an outer join is emitted without a match, in the same cases.
+#[test]
+fn limited_batches_have_the_same_files_with_any_number_of_partitions() {
+    let of_parts = |parts: usize, restarts: bool| {
+        let folder = Folder::new();
+        let files = folder.0.join("files");
+        std::fs::create_dir_all(&files).unwrap();
+        for number in 0..24u64 {
+            let path = files.join(format!("{number:02}.json"));
+            let second = number * 10;
+            let row = format!("{{\"t\": {second}, \"k\": {number}}}\n");
+            std::fs::write(&path, row).unwrap();
+            let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + number);
+            std::fs::File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_modified(modified)
+                .unwrap();
+        }
+        let mut all = Vec::new();
+        let mut late = 0;
+        for _ in 0..if restarts { 4 } else { 1 } {
+            let session = Session::new();
+            let schema = Schema::parse_ddl("t BIGINT, k BIGINT").unwrap();
+            let reader = session.read_stream().format("json").schema(schema);
+            let reader = reader.option("path", files.display()).option("numPartitions", parts);
+            reader.option("maxFilesPerTrigger", 2).load().unwrap().create_temp_view("f");
+            let sql = "SELECT window.start, count(*) AS n FROM (SELECT timestamp_seconds(t) AS t FROM f) \
+                       WATERMARK t DELAY OF INTERVAL 0 SECONDS GROUP BY window(t, '15 seconds')";
+            // One batch of files for each run, if the query is restarted.
+            let trigger = if restarts { Trigger::Once } else { Trigger::AvailableNow };
+            let writer = session.sql(sql).unwrap().write_stream().output_mode("append");
+            let writer = writer.format("memory").query_name("out").trigger(trigger);
+            let writer = writer.option("checkpointLocation", folder.0.join("c").display());
+            let query = writer.config(config()).start().unwrap();
+            query.await_termination().unwrap();
+            late += query.totals().late;
+            all.extend(rows(&session));
+        }
+        (all, late)
+    };
+    for restarts in [false, true] {
+        let (expected, late) = of_parts(1, restarts);
+        assert!(late == 0 && !expected.is_empty());
+        for parts in [2, 3, 5] {
+            assert_eq!(of_parts(parts, restarts), (expected.clone(), 0), "{parts} partitions");
+        }
+    }
 }

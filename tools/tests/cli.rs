@@ -553,6 +553,12 @@ fn a_join_is_named_in_the_words_of_the_query() {
         "the INNER join of streams l and r on l.k = r.k keeps its left and right rows for ever";
     assert!(output.contains(notice), "{output}");
     assert!(!output.contains("are buffered, and"), "an inner join emits at the match: {output}");
+    // The keyword STREAM is missing before the second table.
+    let table = "SELECT l.v, r.v AS w FROM l JOIN (SELECT * FROM r0 WATERMARK t DELAY OF INTERVAL 1 \
+                 SECOND) r ON l.k = r.k";
+    let output = texts(&job("run", &of(table), &["--trigger", "availableNow"])).1;
+    assert!(output.contains("the WATERMARK of `r0` has no effect"), "{output}");
+    assert!(output.contains("STREAM r0"), "{output}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::session::transactional_sink;
 use crate::session::{Settings, is_files, static_tables};
 use crate::table::error::PlanResult;
 use crate::table::physical::{PlacedChain, lower, state_operators, unbounded_joins};
+use crate::table::plan::join::watermarks_without_effect;
 use crate::table::plan::limits::on_large_stack;
 use crate::table::plan::shared_sources::sources;
 use crate::table::plan::time_window::{has_watermark, with_default_skew};
@@ -109,7 +110,9 @@ impl StreamWriter {
                 its state"
             ));
         }
-        for notice in unbounded_joins(&self.frame.plan, settings.semantics.zone) {
+        let plan = &self.frame.plan;
+        let unbounded = unbounded_joins(plan, settings.semantics.zone);
+        for notice in unbounded.into_iter().chain(watermarks_without_effect(plan)) {
             (session.lock().notice)(&format!("query {name}: {notice}"));
         }
         let started = self.run(&prepared, &settings, &name);

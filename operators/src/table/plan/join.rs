@@ -7,6 +7,7 @@ use crate::table::physical::placement;
 use crate::table::plan::analyzer::joins_streams;
 use crate::table::plan::asof_join;
 use crate::table::plan::optimizer::{optimize, substituted};
+use crate::table::plan::time_window::has_watermark;
 use crate::table::plan::{Join, JoinKind, Plan, Qualifier, Scan};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -309,6 +310,31 @@ fn refused(kind: JoinKind, [left, right]: [&str; 2], table: &Plan) -> PlanError 
         ),
         format!("{put}{}", or_as_stream(table)),
     )
+}
+
+/// Notices for tables that have a watermark and are joined with a stream: the keyword STREAM was
+/// probably forgotten.
+pub fn watermarks_without_effect(plan: &Plan) -> Vec<String> {
+    let mut notices = Vec::new();
+    if let Plan::Join(join) = plan {
+        let table = match (join.left.is_streaming(), join.right.is_streaming()) {
+            (true, false) => Some(&join.right),
+            (false, true) => Some(&join.left),
+            _ => None,
+        };
+        let table = table.filter(|table| has_watermark(table));
+        notices.extend(table.and_then(|table| table.scans().first().copied()).map(|scan| {
+            format!(
+                "the WATERMARK of `{0}` has no effect, because it is joined as a table. To read it \
+                 as a stream: STREAM {0}",
+                scan.name
+            )
+        }));
+    }
+    for input in plan.inputs() {
+        notices.extend(watermarks_without_effect(input));
+    }
+    notices
 }
 
 /// A hint for a table that can be read as a stream; empty for any other.

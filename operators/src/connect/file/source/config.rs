@@ -268,7 +268,13 @@ impl FileSourceConfig {
         format!("{} files in {}", self.format, self.listing.name())
     }
 
-    /// Opens one part of the source. Its list of seen files is stored in `folder`, if there is one.
+    /// Whether a batch has a limit.
+    pub(in crate::connect::file::source) fn is_limited(&self) -> bool {
+        self.most_files.is_some() || self.most_bytes.is_some()
+    }
+
+    /// Opens one part of the source. Its list of seen files is stored in `folder`, if there is one;
+    /// the lists of the other parts are stored in the folders with the numbers before and after.
     pub fn open(
         &self,
         part: usize,
@@ -282,7 +288,14 @@ impl FileSourceConfig {
                 "Leave cleanSource out: the sink's log would name deleted files",
             ));
         }
-        Ok(FileSource {
+        let number = |folder: &PathBuf| folder.file_name()?.to_str()?.parse::<usize>().ok();
+        let logs = folder.as_ref().and_then(|folder| {
+            let first = number(folder)?.checked_sub(part)?;
+            let others = (0..self.parts).filter(|other| *other != part);
+            Some(others.map(|other| folder.with_file_name((first + other).to_string())).collect())
+        });
+        let logs: Vec<PathBuf> = logs.unwrap_or_default();
+        let mut source = FileSource {
             config: self.clone(),
             part,
             env,
@@ -305,7 +318,9 @@ impl FileSourceConfig {
             counters: SourceCounters::default(),
             notice: |_| {},
             reported: HashSet::new(),
-        })
+        };
+        source.see_other_parts(&logs)?;
+        Ok(source)
     }
 }
 

@@ -1,13 +1,15 @@
 //! Finds new files, and with a checkpoint logs them before any of them is read.
 
+use crate::connect::file::file_log::{Crc, FileLog};
 use crate::connect::file::listing::FileInfo;
 use crate::connect::file::source::FileSource;
-use crate::connect::file::uri::uri;
+use crate::connect::file::uri::{path_of, uri};
 use millstream_engine::checkpoint::key_group::hash_bytes;
+use millstream_engine::checkpoint::log_entry;
 use millstream_engine::error::EngineError;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 /// Maximum number of skipped paths that are reported, each once.
@@ -37,16 +39,58 @@ impl FileSource {
         self.newest_ms = self.newest_ms.max(time_ms);
     }
 
+    /// Whether this part reads a file: the parts share the files by a hash.
+    fn owns(&self, path: &Path) -> bool {
+        let parts = self.config.parts;
+        parts == 1 || hash_bytes(self.key(path).as_bytes()) as usize % parts == self.part
+    }
+
+    /// Whether all parts choose the files of a batch together, so that it has the files that a
+    /// source of one part would read.
+    fn shares_batches(&self) -> bool {
+        self.config.parts > 1 && self.config.is_limited()
+    }
+
+    /// Remembers the files that the other parts have read, from their logs. Call this before any
+    /// part plans a batch.
+    pub(in crate::connect::file::source) fn see_other_parts(
+        &mut self,
+        logs: &[PathBuf],
+    ) -> Result<(), EngineError> {
+        if !self.shares_batches() {
+            return Ok(());
+        }
+        for folder in logs {
+            let log = FileLog::new(folder.clone(), Crc::Inside);
+            for (_, line) in log.read_all(self.env.storage())? {
+                let listed: Listed = serde_json::from_str(&line)
+                    .map_err(|error| log_entry::damaged(log.folder(), &error.to_string()))?;
+                self.see(&path_of(&listed.path), listed.timestamp);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the files of a batch that this part reads to the log, and remembers the others.
+    pub(in crate::connect::file::source) fn enter_own(
+        &mut self,
+        taken: Vec<FileInfo>,
+    ) -> Result<(), EngineError> {
+        let (own, others): (Vec<_>, Vec<_>) =
+            taken.into_iter().partition(|file| self.owns(&file.path));
+        others.iter().for_each(|file| self.see(&file.path, file.time_ms));
+        self.enter(own)
+    }
+
     /// Files modified before this time are neither remembered nor read, in milliseconds since 1970.
     fn horizon_ms(&self) -> u64 {
-        let limited = self.config.most_files.is_some() || self.config.most_bytes.is_some();
-        if self.config.latest_first && limited {
+        if self.config.latest_first && self.config.is_limited() {
             return 0;
         }
         self.newest_ms.saturating_sub(self.config.max_age_ms)
     }
 
-    /// New files, in reading order.
+    /// New files, in reading order: those of this part, or with a limit those of all parts.
     pub(in crate::connect::file::source) fn list(
         &mut self,
     ) -> Result<VecDeque<FileInfo>, EngineError> {
@@ -60,11 +104,10 @@ impl FileSource {
             }
         })?;
         let horizon_ms = if self.seen.is_empty() { 0 } else { self.horizon_ms() };
-        let parts = self.config.parts;
+        let of_all = self.shares_batches();
         found.retain(|file| {
-            let key = self.key(&file.path);
-            let ours = parts == 1 || hash_bytes(key.as_bytes()) as usize % parts == self.part;
-            ours && file.time_ms >= horizon_ms && !self.seen.contains_key(&key)
+            let is_new = !self.seen.contains_key(&self.key(&file.path));
+            is_new && file.time_ms >= horizon_ms && (of_all || self.owns(&file.path))
         });
         // Paths break ties, so that the order is deterministic.
         found.sort_by(|a, b| (a.time_ms, &a.path).cmp(&(b.time_ms, &b.path)));

@@ -13,7 +13,10 @@
 //!
 //! *Parts.* With `numPartitions` the files are distributed over that many sources by a hash of
 //! their paths, or of their names with `fileNameOnly`. Each has a log of its own and reads its
-//! files in order. `maxFilesPerTrigger` and `maxBytesPerTrigger` apply to each part.
+//! files in order. `maxFilesPerTrigger` and `maxBytesPerTrigger` apply to all parts together: each
+//! part chooses the files of a batch among those of all parts, and reads its own ones. So a batch
+//! has the files that a source of one part would read, and its watermark does not depend on the
+//! number of parts. Only files that appear while the parts list the folder may differ.
 //!
 //! *Limits.* A record of text, CSV or JSON that is longer than `maxRecordBytes` (128 MiB by
 //! default) is a bad record. Such files are decompressed according to their extension (`gz`,
@@ -329,9 +332,9 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
         // Listing takes at most a tenth of the time.
         let end_ns = cx.env.now_ns();
         self.next_list_ns = end_ns + LIST_EVERY_NS.max((end_ns - now_ns) * 9);
-        let taken = self.take(&mut files, true);
-        let any = !taken.is_empty();
-        self.enter(taken)?;
+        let (taken, before) = (self.take(&mut files, true), self.listed);
+        self.enter_own(taken)?;
+        let any = self.listed > before;
         if !any {
             cx.wake_at(self.next_list_ns);
         }
@@ -381,7 +384,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
             ..Position::default()
         };
         let unread = end(self).log_offset > here.log_offset;
-        let mut limited = unread;
+        let (mut limited, mut is_begun) = (unread, false);
         if !unread || extent == ReadLimit::All {
             let all = extent == ReadLimit::All;
             let mut files = match self.pending.take() {
@@ -393,14 +396,16 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
             if extent == ReadLimit::AvailableAtStart {
                 self.pending = Some(files);
             }
-            self.enter(taken)?;
+            is_begun = !taken.is_empty();
+            self.enter_own(taken)?;
         } else if extent == ReadLimit::AvailableAtStart && self.pending.is_none() {
             self.pending = Some(self.list()?);
         }
         let to = end(self);
         Ok(EndOffset {
             end: Self::offset(to),
-            has_new: to.log_offset > here.log_offset,
+            // The files of the batch may all belong to other parts.
+            has_new: is_begun || to.log_offset > here.log_offset,
             exhausted: false,
             limited,
         })

@@ -62,7 +62,11 @@ impl<'n> Options<'n> {
 /// change while its type does not, which is stored too. That is the way to a schema registry, the
 /// version of a schema, and the file of descriptors.
 pub fn for_checkpoint(expr: &Resolved) -> Resolved {
-    let mut expr = expr.clone().map_children(&mut |child| for_checkpoint(&child));
+    without_connections(expr.clone())
+}
+
+fn without_connections(expr: Resolved) -> Resolved {
+    let mut expr = expr.map_children(&mut without_connections);
     let Node::Call(name, args) = &mut expr.node else { return expr };
     let is_protobuf = matches!(*name, "from_protobuf" | "to_protobuf");
     if !is_protobuf && !matches!(*name, "from_avro" | "to_avro") {
