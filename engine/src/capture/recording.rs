@@ -111,13 +111,20 @@ fn join(thread: Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
 
 impl Recording {
     /// Starts a recording by creating its first file. With rotation the file's name is `path` with
-    /// the number of the file. `existing` applies to each file of the recording.
+    /// the number of the file. `existing` applies to each file of the recording. If it is
+    /// [`Existing::Keep`], this fails if there is any file of an earlier recording of this name.
     pub fn create(
         path: &Path,
         options: &WriterOptions,
         rotation: Rotation,
         existing: Existing,
     ) -> io::Result<Self> {
+        if existing == Existing::Keep
+            && let Some(earlier) = rotation.is_on().then(|| existing_file(path, rotation)).flatten()
+        {
+            let reason = format!("there is a file {} already", earlier.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
+        }
         let file = existing.create(&file_path(path, rotation, options.header.file))?;
         Ok(Self {
             path: path.to_path_buf(),
@@ -358,6 +365,22 @@ mod tests {
             assert!(SYNCED.lock().unwrap().contains(&file), "{}", file.display());
             std::fs::remove_file(file).unwrap();
         }
+    }
+
+    #[test]
+    fn an_earlier_recording_without_its_oldest_file_is_kept() {
+        let name = format!("millstream-oldest-deleted-{}.capture", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let rotation = Rotation { bytes: Some(10_000), ns: None };
+        let create =
+            || Recording::create(&path, &WriterOptions::default(), rotation, Existing::Keep);
+        let later = file_path(&path, rotation, 7);
+        std::fs::write(&later, b"").unwrap();
+        assert_eq!(create().err().map(|error| error.kind()), Some(io::ErrorKind::AlreadyExists));
+        assert!(!file_path(&path, rotation, 0).exists());
+        std::fs::remove_file(&later).unwrap();
+        create().unwrap().finish().unwrap();
+        std::fs::remove_file(file_path(&path, rotation, 0)).unwrap();
     }
 
     #[test]

@@ -58,8 +58,8 @@ pub(super) struct Needs<'a> {
 }
 
 impl Needs<'_> {
-    /// Raises the limit if the capture has more connections than it allows. Fails if more are open at
-    /// a time than the hard limit allows. Only in that case the whole capture is read.
+    /// Raises the limit. Fails if more connections are open at a time than it then allows. The whole
+    /// capture is read only if it has more connections in total, or a file does not name their number.
     pub(super) fn provide(&self, stop: &AtomicBool) -> Result<(), Failure> {
         let limit = raise();
         let allowed = limit.saturating_sub(OTHER_FILES);

@@ -2,9 +2,9 @@
 //!
 //! The worker copies the bytes that it has read into a buffer, in the form that they have in the
 //! file. It passes buffers that are full or [`HELD_NS`] old to a thread of the recorder, which adds the
-//! CRCs and writes the buffer without another copy (with rotation or compression from a copy). The thread sleeps until it gets a buffer. The
-//! number of buffers is limited. If the disk is too slow and no buffer is free, received bytes are not
-//! recorded: they are counted, and the capture has a gap.
+//! CRCs and writes the buffer without another copy (with rotation or compression from a copy). The
+//! thread sleeps until it gets a buffer. The number of buffers is limited. If the disk is too slow and
+//! no buffer is free, received bytes are not recorded: they are counted, and the capture has a gap.
 //!
 //! *Threads.* [`Recorder`] belongs to the source's worker. *Durability.* A crash of the process
 //! loses the events whose buffers are not written: those of the last [`HELD_NS`], and those that
