@@ -117,20 +117,25 @@ pub(super) enum Step<'i> {
 /// Splits an input into its steps, and says whether the last one has ended. A command ends with the
 /// input too.
 pub(super) fn steps<'i>(session: &Session, input: &'i str) -> (Vec<Step<'i>>, bool) {
-    let (mut steps, mut sql) = (Vec::new(), input);
-    // Commands are split off first: a quote in one does not continue behind its semicolon.
-    while let Some((command, rest)) = command(sql) {
-        steps.push(Step::Command(command));
-        sql = rest;
+    let (mut steps, mut left) = (Vec::new(), input);
+    loop {
+        let split = session.split_statements(left);
+        let rest = (!split.is_rest_blank).then_some(split.rest);
+        let mut behind_command = None;
+        for text in split.ended.into_iter().chain(rest) {
+            // Text of a split is a part of what was split.
+            let start = text.as_ptr() as usize - left.as_ptr() as usize;
+            if let Some((command, behind)) = command(&left[start..]) {
+                steps.push(Step::Command(command));
+                behind_command = Some(behind);
+                break;
+            }
+            steps.push(Step::Statement(text));
+        }
+        // A quote in a command does not continue behind its semicolon, so the input is split anew.
+        let Some(behind) = behind_command else { return (steps, rest.is_none()) };
+        left = behind;
     }
-    let split = session.split_statements(sql);
-    let rest = (!split.is_rest_blank).then_some(split.rest);
-    steps.extend(split.ended.into_iter().chain(rest).map(|text| match command(text) {
-        Some((command, _)) => Step::Command(command),
-        None => Step::Statement(text),
-    }));
-    let has_ended = rest.is_none() || matches!(steps.last(), Some(Step::Command(_)));
-    (steps, has_ended)
 }
 
 /// The command of the shell with which an input begins, and the input after the semicolon that ends
@@ -286,6 +291,16 @@ mod tests {
         let [d, timing, help] = ["\\d it's", "\\timing", "help upper"].map(Step::Command);
         let [first, last] = ["SELECT ';'", " SELECT 2"].map(Step::Statement);
         assert_eq!(found, (vec![d, first, timing, help, last], false));
+    }
+
+    #[test]
+    fn a_quote_in_a_command_ends_with_the_command_behind_a_statement_too() {
+        let input = "SELECT 1; \\d it's; SELECT 'a;b'; \\d \"x; SELECT 2; SELECT 3;";
+        let found = steps(&Session::new(), input);
+        let one = Step::Statement("SELECT 1");
+        let [ab, two, three] = ["SELECT 'a;b'", "SELECT 2", "SELECT 3"].map(Step::Statement);
+        let [its, x] = ["\\d it's", "\\d \"x"].map(Step::Command);
+        assert_eq!(found, (vec![one, its, ab, x, two, three], true));
     }
 
     fn shell() -> Shell {
