@@ -62,6 +62,7 @@ fn expressions_give_the_results_of_spark() {
         include_str!("spark/windows.jsonl"),
         include_str!("spark/functions-4.3.jsonl"),
         include_str!("spark/calendar-interval.jsonl"),
+        include_str!("spark/constant-arguments.jsonl"),
     ];
     for line in lists.into_iter().flat_map(str::lines) {
         let expected: Json = serde_json::from_str(line).unwrap();

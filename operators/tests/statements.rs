@@ -318,9 +318,13 @@ fn a_wrong_pattern_is_an_error_only_in_rows_that_use_it() {
         assert!(needed.starts_with(of_true), "{expression}: {needed}");
         assert!(session.sql(&of(false)).unwrap().collect().is_ok(), "{expression}");
     }
-    // An error that every row would cause is reported before the first row.
-    let always = session.sql("SELECT to_date(s, 'ee') FROM VALUES ('a') AS t(s)");
-    assert!(always.is_err());
+    // A regular expression that is wrong for every row is reported before the first row. As in
+    // Spark, a pattern of dates is reported at the first row that has a date.
+    let always = |expression: &str| {
+        session.sql(&format!("SELECT {expression} FROM VALUES (CAST(NULL AS STRING)) AS t(s)"))
+    };
+    assert!(always("regexp_replace(s, '(', 'b')").is_err());
+    assert!(always("to_date(s, 'ee')").unwrap().collect().is_ok());
 }
 
 /// A STRING that a cast from BINARY made can have bytes that are not UTF-8. Only these bytes are

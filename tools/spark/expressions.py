@@ -11,6 +11,7 @@ operators/tests/spark.
     tools/spark/expressions.py xpath.txt > operators/tests/spark/xpath.jsonl
     tools/spark/expressions.py xml.txt > operators/tests/spark/xml.jsonl
     tools/spark/expressions.py variant.txt > operators/tests/spark/variant.jsonl
+    tools/spark/expressions.py constant-arguments.txt > operators/tests/spark/constant-arguments.jsonl
     tools/spark/expressions.py calendar-interval.txt > operators/tests/spark/calendar-interval.jsonl
     tools/spark/expressions.py aggregates.txt > operators/tests/spark/aggregates.jsonl
     tools/spark/expressions.py windows.txt > operators/tests/spark/windows.jsonl

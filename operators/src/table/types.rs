@@ -438,7 +438,10 @@ impl<'a> Ddl<'a> {
         let mut fields = Vec::new();
         loop {
             let name = self.word()?.into_owned();
-            self.skip(':');
+            // Only the fields of a STRUCT may have a colon.
+            if close.is_some() {
+                self.skip(':');
+            }
             let data_type = self.data_type()?;
             let mut nullable = !self.not_null();
             self.comment()?;

@@ -71,7 +71,7 @@ pub struct Rules {
     /// `spark.sql.columnNameOfCorruptRecord`.
     pub corrupt_column: &'static str,
     /// Whether the expression is evaluated only for some rows, such as a THEN branch. In such an
-    /// expression, an invalid literal pattern is an error only when a row evaluates it.
+    /// expression, an invalid literal regular expression is an error only when a row evaluates it.
     pub is_conditional: bool,
 }
 

@@ -1,12 +1,14 @@
 //! The SQL functions on CSV text.
 
 use super::json::{check_mode, options_of, schema_of};
-use super::registry::{Call, Function, Typed, called, nullable_cells, text_or_null, unexpected};
+use super::registry::{
+    Call, Function, Typed, called, constant_text, nullable_cells, text_or_null, unexpected,
+};
 use crate::table::datetime::Tz;
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::{Compiled, failed, from_cells};
+use crate::table::expr::compile::{Compiled, Semantics, failed, fold, from_cells};
 use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::RowWriter;
@@ -119,7 +121,7 @@ fn schema_text(arg: &Resolved) -> PlanResult<Option<String>> {
             };
             inferred(written, &options_of(args.get(1))?).map(Some)
         }
-        _ => Ok(arg.literal_text().map(str::to_string)),
+        _ => Ok(constant_text("from_csv", arg).ok().flatten()),
     }
 }
 
@@ -168,7 +170,8 @@ fn compile_from_csv(args: Vec<Compiled>, call: Call) -> Compiled {
     })
 }
 
-fn resolve_schema_of(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+fn resolve_schema_of(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
+    args[0] = fold(args[0].clone(), Semantics::default());
     let wrong = |condition, what: &str| {
         PlanError::new(condition, format!("`{name}` needs {what}"), "schema_of_csv('1,abc')")
     };

@@ -1,12 +1,14 @@
 //! The SQL functions on JSON text.
 
 use super::registry::{
-    Call, Function, Typed, called, cells, made, take, text_or_null, typed_or_null,
+    Call, Function, Typed, called, cells, constant_text, made, take, text_or_null, typed_or_null,
 };
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, text, text_in};
+use crate::table::expr::compile::{
+    Compiled, EvalError, Semantics, failed, fold, from_cells, text, text_in,
+};
 use crate::table::expr::{Node, Resolved, type_rules};
 use crate::table::row::RowWriter;
 use crate::table::text::json::{
@@ -142,6 +144,9 @@ fn only_text(name: &str, mut args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
 
 /// Parses a schema, either a list of columns (`a INT, b STRING`) or a type (`ARRAY<INT>`).
 pub(super) fn schema_of(written: &str) -> PlanResult<DataType> {
+    if written.trim().is_empty() {
+        return Err(PlanError::new("PARSE_EMPTY_STATEMENT", "the schema is empty", "'a INT'"));
+    }
     if let Ok(schema) = Schema::parse_ddl(&format!("t {written}")) {
         let mut fields = schema.fields;
         if let [field] = fields.as_mut_slice()
@@ -155,8 +160,9 @@ pub(super) fn schema_of(written: &str) -> PlanResult<DataType> {
 
 /// Infers the schema of a constant JSON text.
 fn constant_schema(name: &str, args: &[Resolved]) -> PlanResult<DataType> {
-    let Some(json) = args[0].literal_text() else {
-        let null = args[0].node == Node::Literal(Value::Null) || args[0].data_type == T::Null;
+    let sample = fold(args[0].clone(), Semantics::default());
+    let Some(json) = sample.literal_text() else {
+        let null = sample.node == Node::Literal(Value::Null) || sample.data_type == T::Null;
         return Err(PlanError::new(
             if null {
                 "DATATYPE_MISMATCH.UNEXPECTED_NULL"
@@ -230,7 +236,8 @@ pub(super) fn write_schema(data_type: &DataType, out: &mut String) {
 }
 
 fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    let mut to = match (&args[1].node, args[1].literal_text()) {
+    let schema = constant_text(name, &args[1]).ok().flatten();
+    let mut to = match (&args[1].node, schema.as_deref()) {
         (_, Some(written)) => schema_of(written)?,
         (Node::Call("schema_of_json", sample), None) => constant_schema("schema_of_json", sample)?,
         _ => {
@@ -311,7 +318,7 @@ fn has(options: &[(String, String)], name: &str) -> bool {
 fn check_options(arg: &Resolved) -> PlanResult<()> {
     let condition = match (&arg.node, &arg.data_type) {
         (Node::Call("map", _) | Node::Literal(_), T::Map(key, value)) => match (&**key, &**value) {
-            (T::String | T::Null, T::String | T::Null) => return Ok(()),
+            (T::String, T::String) => return Ok(()),
             _ => "INVALID_OPTIONS.NON_STRING_TYPE",
         },
         _ => "INVALID_OPTIONS.NON_MAP_FUNCTION",
@@ -327,29 +334,15 @@ fn check_options(arg: &Resolved) -> PlanResult<()> {
 pub(super) fn options_of(arg: Option<&Resolved>) -> PlanResult<Vec<(String, String)>> {
     let Some(arg) = arg else { return Ok(Vec::new()) };
     check_options(arg)?;
-    let texts: Option<Vec<&str>> = match &arg.node {
-        Node::Call("map", args) => args.iter().map(Resolved::literal_text).collect(),
-        Node::Literal(Value::Map(entries)) => {
-            let texts = entries.iter().flat_map(|(key, value)| [key, value]);
-            let text = |value: &'_ Value| match value {
-                Value::String(text) => Some(text.clone()),
-                _ => None,
-            };
-            return Ok(texts
-                .map(text)
-                .collect::<Option<Vec<_>>>()
-                .unwrap_or_default()
-                .chunks(2)
-                .map(|pair| (pair[0].clone(), pair[1].clone()))
-                .collect());
-        }
+    let text = |value: Value| match value {
+        Value::String(text) => Some(text),
         _ => None,
     };
-    match texts {
-        Some(texts) => {
-            Ok(texts.chunks(2).map(|pair| (pair[0].to_string(), pair[1].to_string())).collect())
-        }
-        None => Err(PlanError::new(
+    // An option whose value is NULL is not set.
+    let entry = |(key, value)| text(key).zip(text(value));
+    match fold(arg.clone(), Semantics::default()).node {
+        Node::Literal(Value::Map(entries)) => Ok(entries.into_iter().filter_map(entry).collect()),
+        _ => Err(PlanError::new(
             "INVALID_OPTIONS.NON_MAP_FUNCTION",
             format!("options must be a map of constants, but are `{arg}`"),
             "map('timestampFormat', 'dd/MM/yyyy')",

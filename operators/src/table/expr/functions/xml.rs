@@ -116,9 +116,6 @@ fn from_xml(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
 
 /// Parses a schema. A single word is a type, such as `INT`, and no list of columns.
 fn type_of(written: &str) -> PlanResult<DataType> {
-    if written.trim().is_empty() {
-        return Err(PlanError::new("PARSE_EMPTY_STATEMENT", "the schema is empty", "'a INT'"));
-    }
     schema_of(written).or_else(|error| {
         let column = Schema::parse_ddl(&format!("t {written}"));
         let only = column.ok().filter(|schema| schema.fields.len() == 1);

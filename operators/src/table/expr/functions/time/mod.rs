@@ -5,7 +5,7 @@ use super::registry::{
     Call, Function, Typed, called, cells, function, made, take, typed, typed_or_null, unexpected,
 };
 use crate::table::datetime::calendar::{Date, days_of_month};
-use crate::table::datetime::pattern::{Direction, Unread};
+use crate::table::datetime::pattern::Unread;
 use crate::table::datetime::{
     DAY_US, SECOND_US, Special, Tz, add_months, parse_date, parse_timestamp, to_local, to_utc, zone,
 };
@@ -34,8 +34,7 @@ pub use arithmetic::arithmetic;
 pub use extract::extract;
 pub use patterns::to_timestamp_without_zone;
 use patterns::{
-    DAY_NAME, MONTH_NAME, PLAIN_READ, by_cast, check_pattern, date_format, parsed, to_timestamp,
-    written,
+    DAY_NAME, MONTH_NAME, PLAIN_READ, by_cast, date_format, parsed, to_timestamp, written,
 };
 pub use sequence::{sequence, sequence_types};
 use units::{added, cut, difference, months_between, truncated, truncated_date, unit_of};
@@ -297,7 +296,6 @@ pub(super) static FUNCTIONS: &[Function] =
                     a.truncate(1);
                     return by_cast(n, a, &T::Date);
                 }
-                check_pattern(&a, 1, Direction::Read)?;
                 typed_or_null(n, a, &[T::String, T::String], T::Date)
             },
             |args, call| {
@@ -337,10 +335,7 @@ pub(super) static FUNCTIONS: &[Function] =
             "to_timestamp_ntz",
             "to_timestamp_ntz(text[, pattern]): the local timestamp that the text holds",
             (1, 2),
-            |n, a| {
-                check_pattern(&a, 1, Direction::Read)?;
-                typed_or_null(n, a, &[T::String, T::String], T::TimestampNtz)
-            },
+            |n, a| typed_or_null(n, a, &[T::String, T::String], T::TimestampNtz),
             |args, call| {
                 parsed(args, &call, |pattern, text, _| match pattern {
                     Some(pattern) => pattern.read_timestamp_ntz(text),
@@ -353,15 +348,10 @@ pub(super) static FUNCTIONS: &[Function] =
             "unix_timestamp",
             "unix_timestamp(timestamp) or unix_timestamp(text[, pattern]): seconds since 1970",
             (1, 2),
-            |n, a| {
-                check_pattern(&a, 1, Direction::Read)?;
-                match a[0].data_type {
-                    T::TimestampNtz => typed_or_null(n, a, &[T::TimestampNtz, T::String], T::Long),
-                    T::Timestamp | T::Date => {
-                        typed_or_null(n, a, &[T::Timestamp, T::String], T::Long)
-                    }
-                    _ => typed_or_null(n, a, &[T::String, T::String], T::Long),
-                }
+            |n, a| match a[0].data_type {
+                T::TimestampNtz => typed_or_null(n, a, &[T::TimestampNtz, T::String], T::Long),
+                T::Timestamp | T::Date => typed_or_null(n, a, &[T::Timestamp, T::String], T::Long),
+                _ => typed_or_null(n, a, &[T::String, T::String], T::Long),
             },
             |mut args, call| {
                 if call.data_type(0).is_datetime() {
@@ -386,10 +376,7 @@ pub(super) static FUNCTIONS: &[Function] =
             "from_unixtime",
             "from_unixtime(seconds[, pattern]): as text",
             (1, 2),
-            |n, a| {
-                check_pattern(&a, 1, Direction::Write)?;
-                typed(n, a, &[T::Long, T::String], T::String)
-            },
+            |n, a| typed(n, a, &[T::Long, T::String], T::String),
             date_format,
         )
         .usage("1.5.0", "from_unixtime(86400, 'yyyy-MM-dd')", "1970-01-02"),
@@ -397,10 +384,7 @@ pub(super) static FUNCTIONS: &[Function] =
             "date_format",
             "date_format(timestamp, pattern): as text",
             (2, 2),
-            |n, a| {
-                check_pattern(&a, 1, Direction::Write)?;
-                typed(n, timestamp_first(a), &[T::Timestamp, T::String], T::String)
-            },
+            |n, a| typed(n, timestamp_first(a), &[T::Timestamp, T::String], T::String),
             date_format,
         )
         .usage("1.5.0", "date_format('2024-02-29', 'dd.MM.yy')", "29.02.24"),

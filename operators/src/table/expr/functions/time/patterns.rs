@@ -4,14 +4,13 @@ use super::super::registry::{Call, Typed, take, typed_or_null};
 use super::super::resolve;
 use crate::table::datetime::pattern::{Direction, PATTERN_FIX, Pattern, PatternError, Unread};
 use crate::table::datetime::{SECOND_US, Tz};
-use crate::table::error::{PlanError, PlanResult};
+use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{
     BytesFn, Compiled, Cx, EvalError, bytes_fn, failed, long_fn, text,
 };
 use crate::table::expr::resolve::cast;
-use crate::table::expr::type_rules::Rules;
 use crate::table::text::regexp::PatternCache;
 use crate::table::types::DataType;
 use bumpalo::Bump;
@@ -44,34 +43,12 @@ pub(super) fn written<'a>(days: i64, pattern: &Option<Pattern>, arena: &'a Bump)
     Cell::Bytes(out.into_bump_str().as_bytes())
 }
 
-fn refused_pattern<T>(error: PatternError) -> Result<T, Box<EvalError>> {
-    failed(error.condition, error.reason, PATTERN_FIX)
-}
-
-/// Rejects an invalid literal pattern, unless the text is a constant NULL or the call is evaluated
-/// only for some rows.
-pub(super) fn check_pattern(
-    args: &[Resolved],
-    index: usize,
-    direction: Direction,
-) -> PlanResult<()> {
-    check_compiled(args, index, |pattern| Pattern::new(pattern, direction))
-}
-
-/// Like [`check_pattern`], with the function that compiles the pattern.
-pub(super) fn check_compiled(
-    args: &[Resolved],
-    index: usize,
-    compile: impl Fn(&str) -> Result<Pattern, PatternError>,
-) -> PlanResult<()> {
-    if Rules::current().is_conditional || args.first().is_some_and(Resolved::is_null_constant) {
-        return Ok(());
-    }
-    let pattern = args.get(index).and_then(Resolved::literal_text);
-    match pattern.map(compile) {
-        Some(Err(error)) => Err(PlanError::new(error.condition, error.reason, PATTERN_FIX)),
-        _ => Ok(()),
-    }
+/// The error of a malformed pattern, which only a row with a value raises. A `try_` function lets it
+/// pass, except for a TIME.
+fn refused_pattern<T>(error: PatternError, of_time: bool) -> Result<T, Box<EvalError>> {
+    failed(error.condition, error.reason, PATTERN_FIX).map_err(|error: Box<EvalError>| {
+        Box::new(EvalError { is_from_operand: !of_time, ..*error })
+    })
 }
 
 /// Resolves a function as a CAST of its first argument. The cast also accepts words such as
@@ -86,7 +63,6 @@ pub(super) fn to_timestamp(name: &str, args: Vec<Resolved>) -> PlanResult<Typed>
     if args.len() == 1 || args[0].data_type.is_datetime() || args[0].data_type.is_numeric() {
         return by_cast(name, args, &T::Timestamp);
     }
-    check_pattern(&args, 1, Direction::Read)?;
     typed_or_null(name, args, &[T::String, T::String], T::Timestamp)
 }
 
@@ -105,6 +81,8 @@ struct Prepared {
     seen: PatternCache<Result<Pattern, PatternError>>,
     compile: fn(&str, Direction) -> Result<Pattern, PatternError>,
     direction: Direction,
+    /// Whether the pattern is that of a TIME.
+    of_time: bool,
 }
 
 impl Prepared {
@@ -121,6 +99,7 @@ impl Prepared {
             written: written.map(Compiled::bytes),
             seen: PatternCache::default(),
             direction,
+            of_time: matches!(call.to, DataType::Time(_)),
         }
     }
 
@@ -141,7 +120,7 @@ impl Prepared {
                     |written| (self.compile)(written, self.direction),
                     |pattern| match pattern {
                         Ok(pattern) => then(Some(pattern)),
-                        Err(error) => refused_pattern(error.clone()),
+                        Err(error) => refused_pattern(error.clone(), self.of_time),
                     },
                 ),
             },

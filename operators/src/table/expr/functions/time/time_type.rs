@@ -1,7 +1,7 @@
 //! Functions and arithmetic of the type TIME, a time of day in nanoseconds.
 
 use super::{or_overflow, out_of_bounds, patterns, zone_of};
-use crate::table::datetime::pattern::{Direction, Pattern, Unread};
+use crate::table::datetime::pattern::Unread;
 use crate::table::datetime::time_of_day::{
     DAY_NS, SECOND_NS, TIME_DIGITS, TIME_DIGITS_MAX, digit_ns, parse_time, time_of, truncated,
 };
@@ -202,7 +202,6 @@ fn time(name: &str, arg: Resolved) -> PlanResult<Resolved> {
 }
 
 fn resolve_to_time(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    patterns::check_compiled(&args, 1, |pattern| Pattern::of_time(pattern, Direction::Read))?;
     let args = args.into_iter().map(|arg| text_or_null(name, arg)).collect::<PlanResult<_>>()?;
     Ok(Typed::new(args, TIME, true))
 }
@@ -386,7 +385,6 @@ fn digits_of(time: &DataType) -> u8 {
 fn format(at: &Resolved, pattern: &Resolved) -> PlanResult<Resolved> {
     let mut args = expect("date_format", vec![pattern.clone()], &[T::String])?;
     args.insert(0, at.clone());
-    patterns::check_compiled(&args, 1, |text| patterns::time_writing(text, Direction::Write))?;
     Ok(call("datetime_time_format", args, T::String))
 }
 
