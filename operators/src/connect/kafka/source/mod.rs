@@ -138,6 +138,8 @@ pub struct KafkaSource {
     /// Trigger available-now: the end offsets of the first plan.
     available_at_start: Option<ByPartition>,
     drain: Option<Drain>,
+    /// The lanes of partitions that lost records during the drain, which does not wait for these.
+    lost_in_drain: Vec<usize>,
     records: u64,
     columns: Columns,
     row: Vec<u8>,
@@ -210,6 +212,7 @@ impl KafkaSource {
             first_of_new: ByPartition::default(),
             available_at_start: None,
             drain: None,
+            lost_in_drain: Vec::new(),
             records: 0,
             row: Vec::new(),
             waker: None,
@@ -529,9 +532,17 @@ impl KafkaSource {
                 "partition {number} of topic {topic} ends at offset {latest}, before offset {next}"
             );
             self.loss.lost("PARTITION_OFFSET_CHANGED", reason)?;
+            self.note_lost(index);
             return self.move_to(index, latest);
         }
         self.move_to(index, next)
+    }
+
+    /// A drain that is going on does not wait for a partition's records, which were lost.
+    fn note_lost(&mut self, index: usize) {
+        if self.drain.is_some() {
+            self.lost_in_drain.push(self.partitions[index].lane);
+        }
     }
 
     fn partitions_deleted(&mut self, message: &Message) -> Result<(), EngineError> {
@@ -540,6 +551,7 @@ impl KafkaSource {
         let reason =
             format!("partition {} of topic {} was deleted", partition.partition, partition.topic);
         self.loss.lost("PARTITIONS_DELETED", reason)?;
+        self.note_lost(index);
         let partition = &mut self.partitions[index];
         if self.is_bounded && !partition.is_done {
             partition.is_done = true;
@@ -576,6 +588,12 @@ impl KafkaSource {
         let Some(found) = found.transpose()?.and_then(|mut found| found.pop()) else {
             return Ok(true);
         };
+        let is_gone =
+            |known: &&Partition| !found.contains(&(known.topic.to_string(), known.partition));
+        if self.drain.is_some() {
+            let gone = self.partitions.iter().filter(is_gone).map(|known| known.lane);
+            self.lost_in_drain.extend(gone);
+        }
         let fresh = |(topic, at): &&(String, i32)| {
             self.assignment.is_own(topic, *at) && !self.is_known(topic, *at)
         };
@@ -695,6 +713,7 @@ impl KafkaSource {
         if let Some(Drain::To(ends)) = &self.drain {
             let is_behind = |known: &Partition| {
                 ends.get(&known.topic, known.partition).is_some_and(|end| known.next < end)
+                    && !self.lost_in_drain.contains(&known.lane)
             };
             if self.partitions.iter().any(is_behind) {
                 return false;
@@ -764,6 +783,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
     }
 
     fn begin_drain(&mut self) {
+        self.lost_in_drain.clear();
         // A tasklet that has not started drains what was available at its start.
         if self.is_started {
             let own = self.offsets();

@@ -253,6 +253,26 @@ fn a_reported_loss_is_an_error_although_later_looks_found_partitions() {
 }
 
 #[test]
+fn a_drain_does_not_wait_for_the_records_of_a_partition_that_is_deleted() {
+    let cluster = cluster(3);
+    let env = Arc::new(SimEnv::new(0));
+    let mut source = open(&cluster, 1, None, &env).remove(0);
+    source.loss.is_error = false;
+    let mut down = Counted::default();
+    poll_until("the end", (&mut source, &mut down, &env), is_at_end);
+    <KafkaSource as Source<Counted>>::begin_drain(&mut source);
+    // Records that were there when the drain began, and that nobody will ever read.
+    source.drain = Some(Drain::To(offsets(r#"{"t":{"0":3,"1":9}}"#)));
+    let (sender, found) = std::sync::mpsc::channel();
+    source.discovered = Some(found);
+    poll(&mut source, &mut down, &env);
+    assert!(!<KafkaSource as Source<Counted>>::is_drained(&mut source));
+    sender.send(Ok(Partitions::from([("t".to_string(), 0)]))).unwrap();
+    poll(&mut source, &mut down, &env);
+    assert!(<KafkaSource as Source<Counted>>::is_drained(&mut source));
+}
+
+#[test]
 fn a_drain_fails_if_the_cluster_does_not_tell_the_latest_offsets() {
     let cluster = cluster(3);
     let env = Arc::new(SimEnv::new(0));
