@@ -31,7 +31,8 @@ pub(crate) struct Settings {
     pub pin: bool,
     /// The cores to which pinned workers are restricted.
     pub cores: Option<Vec<usize>>,
-    pub wait: crate::WaitProfile,
+    /// How workers wait. `None`: as the sources of the query need it.
+    pub wait: Option<crate::WaitProfile>,
     pub semantics: Semantics,
     pub formats: FormatSettings,
     pub literals: LiteralSettings,
@@ -76,7 +77,7 @@ impl Default for Settings {
             workers: 1,
             pin: true,
             cores: None,
-            wait: crate::WaitProfile::Balanced,
+            wait: None,
             semantics: Semantics::default(),
             formats: FormatSettings::default(),
             literals: LiteralSettings::default(),
@@ -280,7 +281,7 @@ impl Settings {
                     ("balanced", crate::WaitProfile::Balanced),
                     ("park", crate::WaitProfile::Park),
                 ];
-                self.wait = value.choice(&profiles, "spin, balanced or park")?;
+                self.wait = Some(value.choice(&profiles, "spin, balanced or park")?);
             }
             "millstream.idletimeout" => {
                 let wanted = "a length of time such as '10 seconds' or '500ms', or none";
@@ -447,7 +448,7 @@ mod tests {
         settings.set("Millstream.Wait", "Park").unwrap();
         settings.set("spark.sql.ansi.enabled", "False").unwrap();
         assert!(!settings.pin && !settings.semantics.ansi);
-        assert_eq!(settings.wait, crate::WaitProfile::Park);
+        assert_eq!(settings.wait, Some(crate::WaitProfile::Park));
         for (key, value) in [("millstream.pin", "no"), ("spark.sql.ansi.enabled", "1")] {
             let error = settings.set(key, value).unwrap_err();
             assert!(error.reason.contains("must be true or false"), "{error}");

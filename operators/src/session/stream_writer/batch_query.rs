@@ -77,7 +77,7 @@ impl StreamWriter {
         let job_config = Config {
             workers: settings.workers.max(settings.parallelism),
             pin: false,
-            wait: settings.wait,
+            wait: settings.wait.unwrap_or_default(),
             trigger: prepared.trigger,
             ..Config::default()
         };

@@ -24,6 +24,7 @@ use millstream_engine::env::SimEnv;
 use millstream_engine::error::EngineError;
 use millstream_engine::measure::latency::Latency;
 use millstream_engine::runtime::job::{Config, Job, JobEnd, StateLimit};
+use millstream_engine::runtime::worker::WaitProfile;
 use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -39,6 +40,15 @@ pub(in crate::session::stream_writer) struct QueryParts {
     pub captures: Vec<usize>,
     /// Set when the query is requested to stop.
     pub stopping: Arc<AtomicBool>,
+}
+
+/// How the workers of a query wait by default. Kafka's records arrive through threads of its client,
+/// which need the cores that a spinning worker would occupy.
+fn default_wait(plan: &Plan) -> WaitProfile {
+    match plan.scans().iter().any(|scan| scan.streaming && scan.format == "kafka") {
+        true => WaitProfile::Park,
+        false => WaitProfile::default(),
+    }
 }
 
 /// Opens the checkpoint of a query that has one. Returns the transactions of a Kafka sink that
@@ -159,7 +169,7 @@ impl StreamWriter {
             workers: settings.workers.max(settings.parallelism),
             pin: settings.pin,
             cores: settings.cores.clone(),
-            wait: settings.wait,
+            wait: settings.wait.unwrap_or_else(|| default_wait(&self.frame.plan)),
             ..Config::default()
         });
         let cores = self.cores.clone().or(config.cores);
@@ -337,5 +347,21 @@ impl StreamWriter {
             }
             driver_state.recent.add(report);
         });
+    }
+}
+
+#[cfg(all(test, feature = "kafka"))]
+mod tests {
+    use super::*;
+    use crate::session::Session;
+
+    #[test]
+    fn a_worker_that_reads_kafka_sleeps_at_once() {
+        let session = Session::new();
+        let kafka = session.read_stream().format("kafka").option("subscribe", "t");
+        let kafka = kafka.option("kafka.bootstrap.servers", "127.0.0.1:1").load().unwrap();
+        assert_eq!(default_wait(&kafka.plan), WaitProfile::Park);
+        let rate = session.read_stream().format("rate").load().unwrap();
+        assert_eq!(default_wait(&rate.plan), WaitProfile::Balanced);
     }
 }

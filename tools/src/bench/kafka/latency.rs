@@ -65,7 +65,7 @@ pub(super) struct Round {
 /// How the engine is run.
 #[derive(Clone, Debug)]
 pub(super) struct EngineOptions {
-    pub wait: &'static str,
+    pub wait: Option<&'static str>,
     pub pin: bool,
     /// Whether the sink has its defaults (idempotent, acknowledged by all replicas) instead of the
     /// bare loop's options.
@@ -314,7 +314,9 @@ fn start_engine(
 ) -> Result<Target, Failure> {
     let wrong = |error: millstream::table::error::PlanError| Failure::Wrong(error.to_string());
     let session = Session::new();
-    session.set("millstream.wait", options.wait).map_err(wrong)?;
+    if let Some(wait) = options.wait {
+        session.set("millstream.wait", wait).map_err(wrong)?;
+    }
     session.set("millstream.pin", if options.pin { "true" } else { "false" }).map_err(wrong)?;
     let reader = session
         .read_stream()

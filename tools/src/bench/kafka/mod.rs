@@ -65,9 +65,9 @@ pub(super) struct Args {
     /// Number of records of the throughput's topic
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000))]
     records: u64,
-    /// How the engine's worker waits
-    #[arg(long, value_enum, default_value = "balanced")]
-    wait: Wait,
+    /// How the engine's worker waits; the engine's default for Kafka if not given
+    #[arg(long, value_enum)]
+    wait: Option<Wait>,
     /// Do not pin the engine's worker to a core
     #[arg(long)]
     no_pin: bool,
@@ -118,7 +118,7 @@ fn latencies(
     json: &mut Vec<serde_json::Value>,
 ) -> Result<(), Failure> {
     let engine = EngineOptions {
-        wait: args.wait.word(),
+        wait: args.wait.map(Wait::word),
         pin: !args.no_pin,
         with_defaults: args.default_sink,
     };
@@ -126,7 +126,7 @@ fn latencies(
         say!(
             "from Kafka to Kafka for {} s a round, wait {}, {} usable cores; from intended send time",
             args.seconds,
-            args.wait.word(),
+            args.wait.map_or("as by default", Wait::word),
             cores::usable()
         );
         say!(
