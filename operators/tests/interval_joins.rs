@@ -526,6 +526,39 @@ fn a_join_reports_matches_expired_records_and_the_stream_that_it_waits_for() {
     }
 }
 
+/// The stream with the lower watermark is waited for, also if it was the last one to have records.
+#[test]
+fn a_join_waits_for_the_stream_that_holds_back_the_watermark() {
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let flow = Flow::new("waits");
+        let (mut left_input, left) = flow.channel::<Record>();
+        let (mut right_input, right) = flow.channel::<Record>();
+        let time = |record: &Record| record.1 * SECOND;
+        left.with_watermark(time, Duration::ZERO)
+            .key_by(|record| record.0.clone())
+            .interval_join(right.with_watermark(time, Duration::ZERO).key_by(|r| r.0.clone()))
+            .between(TimeOffset::ZERO, Duration::from_secs(10))
+            .inner(|l, _| l.2)
+            .sink(|_| {});
+        let config = Config { trigger, pin: false, wait: WaitProfile::Park, ..Config::default() };
+        let query = flow.start(config).unwrap();
+        let waits_for = || {
+            query.process_all_available().unwrap();
+            let epoch = query.last_epoch().unwrap();
+            let join = epoch.state.iter().find_map(|state| state.join).unwrap();
+            join.waiting_for.map(|waited| waited.input)
+        };
+        let record = |time| ("a".to_string(), time, 1);
+        left_input.push(record(500)).unwrap();
+        waits_for();
+        right_input.push(record(100)).unwrap();
+        waits_for();
+        // The last epoch has no records.
+        assert_eq!(waits_for(), Some(1), "{trigger:?}");
+        query.stop().unwrap();
+    }
+}
+
 /// While one stream is silent, the records of the other one stay buffered: up to a limit, or until
 /// the silent stream counts as idle.
 #[test]

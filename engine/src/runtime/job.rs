@@ -304,6 +304,7 @@ impl Job {
     /// Declares which event times the inputs of a join have, for its metrics: for each input, a range
     /// of the numbers in the order in which the event times were added.
     pub fn set_join_event_times(&mut self, operator: usize, inputs: [Range<usize>; 2]) {
+        self.joins.retain(|(other, _)| *other != operator);
         self.joins.push((operator, inputs));
     }
 

@@ -25,7 +25,7 @@ pub(crate) struct Expiry {
     pub time_us: i64,
     pub number: u64,
     /// The slot by which the caller finds the row.
-    pub place: u32,
+    pub slot: u32,
 }
 
 impl Expiry {
@@ -107,7 +107,7 @@ impl Lane {
         write_number(expiry.time_us.wrapping_sub(last.time_us) as u64, &mut row, &mut at);
         let numbers = expiry.number.wrapping_sub(last.number);
         write_number(zigzag(numbers as i64), &mut row, &mut at);
-        row[at..at + 4].copy_from_slice(&expiry.place.to_le_bytes());
+        row[at..at + 4].copy_from_slice(&expiry.slot.to_le_bytes());
         *last = expiry;
         if self.chunks.back().is_none_or(|chunk| chunk.len() + ROW_MAX > CHUNK) {
             let chunk = self.spare.take().unwrap_or_else(|| Vec::with_capacity(CHUNK));
@@ -129,11 +129,11 @@ impl Lane {
         let mut at = self.read;
         let time_us = popped.time_us.wrapping_add(read_number(chunk, &mut at) as i64);
         let numbers = unzigzag(read_number(chunk, &mut at));
-        let place = [chunk[at], chunk[at + 1], chunk[at + 2], chunk[at + 3]];
+        let slot = [chunk[at], chunk[at + 1], chunk[at + 2], chunk[at + 3]];
         *first = Expiry {
             time_us,
             number: popped.number.wrapping_add(numbers as u64),
-            place: u32::from_le_bytes(place),
+            slot: u32::from_le_bytes(slot),
         };
         self.read = at + 4;
         if self.read == chunk.len() {
@@ -171,7 +171,7 @@ impl ExpiryLanes {
             self.lanes.push(lane);
             return;
         }
-        self.strays.insert(expiry.order(), expiry.place);
+        self.strays.insert(expiry.order(), expiry.slot);
     }
 
     /// The lane of the first row, with the row's time and number. The lane is `None` if the row is
@@ -199,12 +199,12 @@ impl ExpiryLanes {
     pub fn skip(&mut self, most: usize, is_removed: impl Fn(Expiry) -> bool) {
         for _ in 0..most {
             let Some((lane, (time_us, number))) = self.first() else { return };
-            let place = match lane {
-                Some(lane) => self.lanes[lane].first().map(|first| first.place),
+            let slot = match lane {
+                Some(lane) => self.lanes[lane].first().map(|first| first.slot),
                 None => self.strays.get(&(time_us, number)).copied(),
             };
-            match place {
-                Some(place) if is_removed(Expiry { time_us, number, place }) => {
+            match slot {
+                Some(slot) if is_removed(Expiry { time_us, number, slot }) => {
                     self.pop(time_us);
                 }
                 _ => return,
@@ -222,8 +222,8 @@ impl ExpiryLanes {
         match lane {
             Some(lane) => self.lanes[lane].pop(),
             None => {
-                let (_, place) = self.strays.pop_first()?;
-                Some(Expiry { time_us, number, place })
+                let (_, slot) = self.strays.pop_first()?;
+                Some(Expiry { time_us, number, slot })
             }
         }
     }
@@ -257,12 +257,12 @@ mod tests {
     fn a_row_in_order_takes_six_bytes() {
         let mut queue = ExpiryLanes::default();
         for i in 0..100_000 {
-            queue.push(Expiry { time_us: i * 10, number: 2 * i as u64, place: i as u32 });
+            queue.push(Expiry { time_us: i * 10, number: 2 * i as u64, slot: i as u32 });
         }
         assert!(queue.memory() < 6 * 100_000 + 2 * CHUNK, "{}", queue.memory());
         for i in 0..100_000 {
-            let place = i as u32;
-            let first = Expiry { time_us: i * 10, number: 2 * i as u64, place };
+            let slot = i as u32;
+            let first = Expiry { time_us: i * 10, number: 2 * i as u64, slot };
             assert_eq!(queue.pop(i * 10), Some(first));
             assert_eq!(queue.pop(i * 10), None);
         }
@@ -290,16 +290,16 @@ mod tests {
                     prop_assert_eq!(queue.first_us(), by);
                     let due = model.first_entry().filter(|first| first.key().0 <= time_us);
                     let wanted = due.map(|first| first.remove_entry());
-                    let got = queue.pop(time_us).map(|e| (e.order(), e.place));
+                    let got = queue.pop(time_us).map(|e| (e.order(), e.slot));
                     prop_assert_eq!(got, wanted);
                     continue;
                 }
-                let place = (number as u32).wrapping_mul(0x9E37_79B9);
-                queue.push(Expiry { time_us, number: number as u64, place });
-                model.insert((time_us, number as u64), place);
+                let slot = (number as u32).wrapping_mul(0x9E37_79B9);
+                queue.push(Expiry { time_us, number: number as u64, slot });
+                model.insert((time_us, number as u64), slot);
             }
             let rest: Vec<_> = std::iter::from_fn(|| queue.pop(i64::MAX)).collect();
-            let rest: Vec<_> = rest.into_iter().map(|e| (e.order(), e.place)).collect();
+            let rest: Vec<_> = rest.into_iter().map(|e| (e.order(), e.slot)).collect();
             prop_assert_eq!(rest, model.into_iter().collect::<Vec<_>>());
         }
     }

@@ -269,6 +269,8 @@ where
         S: Push<(K, Self::Item)> + 'static,
     {
         let timed = [self.left.has_event_time(), self.right.has_event_time()];
+        // The operator of the stages was added last.
+        let operator = job.operators().saturating_sub(1);
         let places = self.workers(job, parallelism);
         // A stream has one consumer, so no source feeds both inputs. But the producers of one side
         // may have a source in common. If inputs are read one after another, it would block on the
@@ -289,8 +291,11 @@ where
             let inbox = if one_after_another { inbox.one_after_another() } else { inbox };
             job.add_tasklet(places[i], Box::new(inbox));
         }
+        let begin = job.event_times();
         left.build(job, parallelism, left_outboxes, Either::Left);
+        let middle = job.event_times();
         right.build(job, parallelism, right_outboxes, Either::Right);
+        job.set_join_event_times(operator, [begin..middle, middle..job.event_times()]);
     }
     fn describe(&self, kept: &mut CheckpointManifest) {
         self.left.describe(kept);

@@ -308,7 +308,7 @@ where
     }
 
     /// The slot of a key. A new key is added.
-    fn place(&mut self, hash: u64, key: &[u8]) -> usize {
+    fn slot_of(&mut self, hash: u64, key: &[u8]) -> usize {
         self.keys.find(hash, key).unwrap_or_else(|| {
             let entry = KeyedRuns::new(key);
             self.key_heap += entry.key.heap();
@@ -382,8 +382,8 @@ where
     /// Takes the first element of a side's expiry queue that has expired by `by_us`, and returns its
     /// record. `None` if there is no such element, or if its record was removed before it expired.
     fn next_expired(&mut self, side: Side, by_us: i64) -> Option<RowId> {
-        let Expiry { number, place, .. } = self.expiry[side.index()].pop(by_us)?;
-        let row = RowId(place);
+        let Expiry { number, slot, .. } = self.expiry[side.index()].pop(by_us)?;
+        let row = RowId(slot);
         (self.records.number(side, row) == number).then_some(row)
     }
 
@@ -408,7 +408,7 @@ where
         if Self::leaves_at_match(side) {
             let records = &self.records;
             let is_removed =
-                |expiry: Expiry| records.number(side, RowId(expiry.place)) != expiry.number;
+                |expiry: Expiry| records.number(side, RowId(expiry.slot)) != expiry.number;
             self.expiry[side.index()].skip(most, is_removed);
         }
     }
@@ -451,15 +451,15 @@ where
                 Either::Left(record) => (self.times.0)(record),
                 Either::Right(record) => (self.times.1)(record),
             };
-            let place = self.place(hash_bytes(&restored.key), &restored.key);
+            let slot = self.slot_of(hash_bytes(&restored.key), &restored.key);
             let (side, number) = (restored.record.side(), restored.number);
             let mut search_key = restored.key.clone();
             search_key.push(SEARCH + side.index() as u8);
             search_key.extend_from_slice(&number.to_le_bytes());
-            let run = &mut self.keys[place].runs[side.index()];
+            let run = &mut self.keys[slot].runs[side.index()];
             let SidedId { id, .. } =
-                self.records.put_back(restored, time_us, (place as u32, run))?;
-            expiries.push((side, Expiry { time_us, number, place: id.0 }));
+                self.records.put_back(restored, time_us, (slot as u32, run))?;
+            expiries.push((side, Expiry { time_us, number, slot: id.0 }));
             if let Some(progress) = searches.get(&search_key) {
                 self.restore_search((SidedId { side, id }, number, time_us), progress)?;
             }
@@ -625,11 +625,11 @@ where
             self.records.set_matched(record);
         }
         let key = std::mem::take(&mut self.key);
-        search.key = found.unwrap_or_else(|| self.place(hash, &key));
+        search.key = found.unwrap_or_else(|| self.slot_of(hash, &key));
         self.key = key;
         self.buffer(record, search.key)?;
         if !search.expired {
-            let expiry = Expiry { time_us, number: search.number, place: record.id.0 };
+            let expiry = Expiry { time_us, number: search.number, slot: record.id.0 };
             self.expiry[side.index()].push(expiry);
         }
         if !done {

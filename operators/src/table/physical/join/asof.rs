@@ -239,7 +239,7 @@ impl AsofJoin {
     /// Removes a left row that the watermark has reached. In append mode, emits the row first.
     fn expire_left(&mut self, expiry: Expiry) -> Result<(), EngineError> {
         let Some(left) = self.buffer.first_expired(JoinSide::Left, expiry) else { return Ok(()) };
-        let key = expiry.place as usize;
+        let key = expiry.slot as usize;
         self.remove_left(key, left)?;
         self.buffer.release(key);
         Ok(())
@@ -264,7 +264,7 @@ impl AsofJoin {
     /// Removes the right rows before one that the watermark has reached: no later left row can
     /// match them.
     fn expire_right(&mut self, right: Expiry) {
-        let key = right.place as usize;
+        let key = right.slot as usize;
         loop {
             let Some(entry) = self.buffer.keys.get(key) else { return };
             let run = &entry.runs[JoinSide::Right.index()];
@@ -287,7 +287,7 @@ impl AsofJoin {
             let Some(expiry) = next else { return Ok(true) };
             let right = self.buffer.first_expired(JoinSide::Right, expiry);
             let Some(right) = right else { continue };
-            let key = expiry.place as usize;
+            let key = expiry.slot as usize;
             let lefts = &self.buffer.keys[key].runs[JoinSide::Left.index()];
             let end_us = right.time_us.saturating_add(i64::from(!self.is_strict()));
             let left = lefts.first(&self.buffer.runs).filter(|left| left.time_us < end_us);

@@ -211,7 +211,7 @@ impl Buffer {
         let run = &mut self.keys[key].runs[side.index()];
         run.insert(entry, &self.rows, &mut self.runs).map_err(too_many_runs)?;
         if let Some(queue) = self.expiry[side.index()].as_mut().filter(|_| expires) {
-            queue.push(Expiry { time_us, number, place: key as u32 });
+            queue.push(Expiry { time_us, number, slot: key as u32 });
         }
         if self.log.is_on() {
             self.write_entry(key, side, id, number);
@@ -315,12 +315,12 @@ impl Buffer {
         {
             taken.push(expiry);
         }
-        for &Expiry { place, .. } in &*taken {
-            let Some(KeyEntry { runs, .. }) = self.keys.get(place as usize) else { continue };
+        for &Expiry { slot, .. } in &*taken {
+            let Some(KeyEntry { runs, .. }) = self.keys.get(slot as usize) else { continue };
             let Some(first) = runs[side.index()].first(&self.runs) else { continue };
             std::hint::black_box(self.rows.number(first.row));
             if runs[side.index()].is_single() && runs[side.other().index()].is_empty() {
-                self.keys.touch(place as usize);
+                self.keys.touch(slot as usize);
             }
         }
     }
@@ -329,7 +329,7 @@ impl Buffer {
     /// to. `None` if that row was removed before it expired.
     #[inline]
     pub fn first_expired(&self, side: JoinSide, expiry: Expiry) -> Option<Entry> {
-        let entry = self.keys.get(expiry.place as usize)?;
+        let entry = self.keys.get(expiry.slot as usize)?;
         let first = entry.runs[side.index()].first(&self.runs)?;
         (self.rows.number(first.row) == expiry.number).then_some(first)
     }
@@ -340,7 +340,7 @@ impl Buffer {
         if let Some(first) = self.first_expired(side, expiry) {
             return Some((first, true));
         }
-        let run = &self.keys.get(expiry.place as usize)?.runs[side.index()];
+        let run = &self.keys.get(expiry.slot as usize)?.runs[side.index()];
         let mut cursor = match expiry.number.checked_sub(1) {
             Some(before) => run.seek_behind((expiry.time_us, before), &self.rows, &self.runs),
             None => run.seek(expiry.time_us, &self.runs),
@@ -385,8 +385,8 @@ impl Buffer {
 
     fn write_search_key(&mut self, key: usize, side: JoinSide, number: u64) {
         self.write_entry_key(key, side, number);
-        let place = self.entry_key.len() - SUFFIX;
-        self.entry_key[place] += SEARCH;
+        let at = self.entry_key.len() - SUFFIX;
+        self.entry_key[at] += SEARCH;
     }
 
     fn write_entry_key(&mut self, key: usize, side: JoinSide, number: u64) {
@@ -419,10 +419,10 @@ impl Buffer {
             };
             let number = suffix[1..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
             if let Some(side) = suffix[0].checked_sub(SEARCH) {
-                let place = (key.to_vec(), side, number);
+                let search = (key.to_vec(), side, number);
                 match value {
-                    Some(value) => drop(searched.insert(place, search_of(value)?)),
-                    None => drop(searched.remove(&place)),
+                    Some(value) => drop(searched.insert(search, search_of(value)?)),
+                    None => drop(searched.remove(&search)),
                 }
                 return Ok(());
             }
@@ -480,7 +480,7 @@ impl Buffer {
             counts.rows += 1;
             counts.bytes += bytes;
             if let Some(queue) = &mut self.expiry[side.index()] {
-                queue.push(Expiry { time_us, number, place: key as u32 });
+                queue.push(Expiry { time_us, number, slot: key as u32 });
             }
         }
     }

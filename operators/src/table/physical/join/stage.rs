@@ -362,7 +362,7 @@ impl StreamJoin {
                     false => self.buffer.find_expired(side, expiry),
                 };
                 let Some(found) = found else { continue };
-                let key = expiry.place as usize;
+                let key = expiry.slot as usize;
                 self.expire_row((key, side), found, UNTIMED)?;
                 self.release(key);
             }
