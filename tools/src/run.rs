@@ -289,7 +289,14 @@ fn wait(
     }
 }
 
+/// A number of things, such as `1 row` or `2 rows`.
+fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 fn counts(name: &str, progress: &Totals, elapsed: Duration) {
+    // Scripts read this line, so the words do not depend on the numbers.
     eprintln!(
         "{name}: {} records in, {} rows out, {} rejected, {} epochs in {:.1} s",
         progress.records_in,
@@ -329,20 +336,24 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration, failed: bool) {
         counts(name, progress, elapsed);
     }
     if progress.skipped_paths > 0 {
-        eprintln!("{name}: {} paths skipped: they are not files", progress.skipped_paths);
+        let skipped = counted(progress.skipped_paths, "path");
+        eprintln!("{name}: {skipped} skipped: not a file");
     }
     if progress.late > 0 {
-        eprintln!("{name}: {} rows dropped: they were behind the watermark", progress.late);
+        let dropped = counted(progress.late, "row");
+        eprintln!("{name}: {dropped} dropped, which came behind the watermark");
     }
     for waiting in &progress.waiting {
         eprintln!("{name}: {}", waiting_line(waiting));
     }
     if progress.ahead > 0 {
-        eprintln!("{name}: {} rows ahead of the clock by more than maxFutureSkew", progress.ahead);
+        let ahead = counted(progress.ahead, "row");
+        eprintln!("{name}: {ahead} ahead of the clock by more than maxFutureSkew");
     }
     if progress.permissive_records > 0 {
         let kept = progress.permissive_records;
-        eprintln!("{name}: {kept} records kept with NULL for fields that could not be read");
+        let kept = counted(kept, "record");
+        eprintln!("{name}: {kept} kept with NULL for fields that could not be read");
     }
     if let Some(connections) = &progress.connections {
         let named = connections.named().into_iter().filter(|(_, count)| *count > 0);

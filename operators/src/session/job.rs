@@ -10,7 +10,7 @@ use super::{Session, StreamReader, StreamWriter, check_kafka_schema};
 use crate::connect::foreach::ForeachWriter;
 use crate::connect::line_format::{LineFormat, LineOptions, LineWriter};
 use crate::session::streaming_query::{QueryError, StreamingQuery};
-use crate::table::error::{PlanError, PlanResult};
+use crate::table::error::{PlanError, PlanResult, counted};
 use crate::table::physical::TableSignal;
 use crate::table::plan::limits::on_large_stack;
 use crate::table::plan::{Options, Plan};
@@ -134,7 +134,7 @@ fn with_columns(plan: Plan, view: &str, names: Vec<String>) -> PlanResult<Plan> 
         let kind = if named < found { "TOO_MANY" } else { "NOT_ENOUGH" };
         return Err(PlanError::new(
             format!("CREATE_VIEW_COLUMN_ARITY_MISMATCH.{kind}_DATA_COLUMNS"),
-            format!("view `{view}` names {named} columns, and its query has {found}"),
+            format!("view `{view}` names {}, and its query has {found}", counted(named, "column")),
             "Name each column of the query, or leave the list out",
         ));
     }

@@ -6,7 +6,7 @@ use super::dataframe::DataFrame;
 use super::{Inner, Session};
 use crate::connect::memory::MemoryTable;
 use crate::session::streaming_query::QueryError;
-use crate::table::error::{PlanError, PlanResult};
+use crate::table::error::{PlanError, PlanResult, counted};
 use crate::table::expr::cast::ansi::is_storable;
 use crate::table::expr::compile::{Semantics, evaluate};
 use crate::table::expr::resolve::cast;
@@ -118,7 +118,10 @@ fn assignment(
         let kind = if given < wanted { "NOT_ENOUGH" } else { "TOO_MANY" };
         return Err(PlanError::new(
             format!("INSERT_COLUMN_ARITY_MISMATCH.{kind}_DATA_COLUMNS"),
-            format!("{wanted} columns of `{name}` are written, and the query has {given}"),
+            format!(
+                "`{name}` is written with {}, and the query has {given}",
+                counted(wanted, "column")
+            ),
             "Name the columns that the query gives: INSERT INTO t (a, b) SELECT …",
         ));
     }

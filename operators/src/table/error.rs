@@ -79,5 +79,11 @@ impl From<PlanError> for EngineError {
     }
 }
 
+/// A number of things, such as `1 column` or `2 columns`.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 /// The result of planning.
 pub type PlanResult<T> = Result<T, PlanError>;

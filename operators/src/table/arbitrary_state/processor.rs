@@ -1,7 +1,7 @@
 //! The trait of processors with state and timers for each key, and the handle that they use.
 
 use crate::stream::{Context, Kept, ListState, MapState, States, Timer, Ttl, ValueState};
-use crate::table::error::{PlanError, PlanResult};
+use crate::table::error::{PlanError, PlanResult, counted};
 use crate::table::row::{Row, RowBuf, decode};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
@@ -247,9 +247,9 @@ impl OutputRule {
             return Err(EngineError::operator(
                 "STATEFUL_OUTPUT_SCHEMA_MISMATCH",
                 format!(
-                    "a row with {} values was emitted, but the output has {} columns",
-                    row.len(),
-                    fields.len()
+                    "a row with {} was emitted, but the output has {}",
+                    counted(row.len(), "value"),
+                    counted(fields.len(), "column")
                 ),
                 "Emit a value for each column of the output schema",
             ));

@@ -37,7 +37,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::error::{Place, PlanError, PlanResult, counted};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, Eval, failed, from_cells};
 use crate::table::expr::resolve::expect_type;
@@ -210,7 +210,7 @@ fn checked(name: &str, types: &[DataType], args: Vec<Resolved>) -> PlanResult<Ve
     if args.len() != types.len() {
         return Err(PlanError::new(
             "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
-            format!("`{name}` takes {} arguments, but has {}", types.len(), args.len()),
+            format!("`{name}` takes {}, but has {}", counted(types.len(), "argument"), args.len()),
             "",
         ));
     }

@@ -1,6 +1,6 @@
 //! Aggregate functions: their names, and the resolution of calls.
 
-use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::error::{Place, PlanError, PlanResult, counted};
 use crate::table::expr::resolve::{Scope, resolve, without_stars};
 use crate::table::expr::user_function::{UserAggregate, aggregate_args};
 use crate::table::expr::{Expr, Node, Resolved, functions, lower};
@@ -346,7 +346,7 @@ pub fn resolve_call(
         let kind = if function == F::Count { "WITH_SUGGESTION" } else { "WITHOUT_SUGGESTION" };
         return Err(PlanError::new(
             format!("WRONG_NUM_ARGS.{kind}"),
-            format!("`{written}` has {} arguments, but needs {least}", resolved.len()),
+            format!("`{written}` has {}, but needs {least}", counted(resolved.len(), "argument")),
             NAMES.iter().find(|entry| entry.function == function).map_or("", |entry| entry.help),
         ));
     }

@@ -3,7 +3,7 @@
 //! Every generator is resolved to an array or map, and emits a row for each element: `inline` and
 //! `stack` are resolved to an array of structs, `json_tuple` to an array with a single struct.
 
-use crate::table::error::{PlanError, PlanResult};
+use crate::table::error::{PlanError, PlanResult, counted};
 use crate::table::expr::resolve::{Scope, resolve};
 use crate::table::expr::{Expr, Resolved, functions, lower};
 use crate::table::function_docs::{Usage, usage};
@@ -144,8 +144,8 @@ impl Generator {
                 return Err(PlanError::new(
                     "UDTF_ALIAS_NUMBER_MISMATCH",
                     format!(
-                        "`{lower}` gives {} columns, but {} are named",
-                        names.len(),
+                        "`{lower}` gives {}, but {} are named",
+                        counted(names.len(), "column"),
                         aliases.len()
                     ),
                     "Name each: explode(m) AS (k, v)",
@@ -208,7 +208,7 @@ fn array_of(base: &str, name: &str, args: Vec<Resolved>) -> PlanResult<Resolved>
         )),
         _ => Err(PlanError::new(
             "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
-            format!("`{name}` has {count} arguments"),
+            format!("`{name}` has {}", counted(count, "argument")),
             "explode(array), json_tuple(text, 'a', 'b'), stack(2, a, b, c, d)",
         )),
     }

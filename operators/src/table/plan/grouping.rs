@@ -4,7 +4,7 @@
 mod clauses_above;
 
 pub(in crate::table) use self::clauses_above::check_qualify_aggregates;
-use crate::table::error::{PlanError, PlanResult};
+use crate::table::error::{PlanError, PlanResult, counted};
 use crate::table::expr::common_subexpression::fingerprint;
 use crate::table::expr::resolve::{Scope, resolve, resolve_with};
 use crate::table::expr::type_rules::Rules;
@@ -58,8 +58,8 @@ fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
                 PlanError::new(
                     "GROUP_BY_POS_OUT_OF_RANGE",
                     format!(
-                        "`GROUP BY` {position}, but the SELECT list has {} columns",
-                        select.len()
+                        "`GROUP BY` {position}, but the SELECT list has {}",
+                        counted(select.len(), "column")
                     ),
                     "Count from 1",
                 )

@@ -1,6 +1,6 @@
 //! Window functions over tables: `f(…) OVER (PARTITION BY … ORDER BY … frame)`.
 
-use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::error::{Place, PlanError, PlanResult, counted};
 use crate::table::expr::compile::{Semantics, constant};
 use crate::table::expr::over::{Frame, FrameBound, Over};
 use crate::table::expr::resolve::{Scope, cast, resolve};
@@ -486,7 +486,7 @@ fn own_function(
     if args.len() < least || args.len() > most {
         return Err(PlanError::new(
             "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
-            format!("`{}` has {} arguments, but needs {least}", over.call, args.len()),
+            format!("`{}` has {}, but needs {least}", over.call, counted(args.len(), "argument")),
             "See `millstream functions`",
         ));
     }

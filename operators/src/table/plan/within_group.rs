@@ -1,6 +1,6 @@
 //! `WITHIN GROUP (ORDER BY …)`: the order of an aggregate's values.
 
-use crate::table::error::{PlanError, PlanResult};
+use crate::table::error::{PlanError, PlanResult, counted};
 use crate::table::expr::resolve::{Scope, resolve};
 use crate::table::expr::{Expr, Node, Resolved, SortOrder};
 use crate::table::plan::aggregate_function::AggregateFunction as F;
@@ -82,7 +82,7 @@ pub(super) fn ordered_arguments(
         Keys::One if args.len() > 1 => {
             return Err(PlanError::new(
                 "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
-                format!("`{name}` has {} arguments, but needs 1", args.len()),
+                format!("`{name}` has {}, but needs 1", counted(args.len(), "argument")),
                 format!("Write {name}(0.5) WITHIN GROUP (ORDER BY x)"),
             ));
         }

@@ -10,7 +10,7 @@ use super::subquery::{
     Correlated, Joining, constants, is_grouped, plain_select, refuse_arrangement,
 };
 use super::table_function::call_of;
-use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::error::{Place, PlanError, PlanResult, counted};
 use crate::table::expr::bind::is_random;
 use crate::table::expr::compile::constant;
 use crate::table::expr::resolve::{Scope, resolve, without_stars};
@@ -209,7 +209,11 @@ impl Lateral<'_> {
         if !names.is_empty() && names.len() != values.len() {
             return Err(PlanError::new(
                 "ASSIGNMENT_ARITY_MISMATCH",
-                format!("{} columns are named, but there are {}", names.len(), values.len()),
+                format!(
+                    "the alias names {}, but there are {}",
+                    counted(names.len(), "column"),
+                    values.len()
+                ),
                 "Name each column, or none",
             )
             .at(self.here));

@@ -14,7 +14,7 @@ use super::table_function::table_function;
 use super::views::Views;
 use super::windows::{WindowClauses, over_groups, refuse_in_order};
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, files, memo, place};
-use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::error::{Place, PlanError, PlanResult, counted};
 use crate::table::expr::Expr;
 use crate::table::expr::compile::constant;
 use crate::table::expr::resolve::{
@@ -218,7 +218,11 @@ pub(super) fn renamed(plan: Plan, alias: &TableAlias) -> PlanResult<Plan> {
         };
         return Err(PlanError::new(
             condition,
-            format!("{} columns are named, but there are {}", alias.columns.len(), columns.len()),
+            format!(
+                "the alias names {}, but there are {}",
+                counted(alias.columns.len(), "column"),
+                columns.len()
+            ),
             "Name each column, or none",
         )
         .at(place(alias.name.span.start)));

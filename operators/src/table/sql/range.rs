@@ -4,7 +4,7 @@ use super::Catalog;
 use super::expr::convert_with;
 use super::subquery::constants;
 use super::views::Views;
-use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::error::{Place, PlanError, PlanResult, counted};
 use crate::table::expr::compile::constant;
 use crate::table::expr::resolve::{Scope, cast, resolve};
 use crate::table::plan::Plan;
@@ -55,7 +55,7 @@ pub(super) fn range(args: &[FunctionArg], catalog: &dyn Catalog, here: Place) ->
         [start, end] => (*start, *end, 1),
         [start, end, step] | [start, end, step, _] => (*start, *end, *step),
         _ => {
-            let reason = format!("`range` has {} arguments", args.len());
+            let reason = format!("`range` has {}", counted(args.len(), "argument"));
             return Err(wrong("WRONG_NUM_ARGS.WITHOUT_SUGGESTION", reason).at(here));
         }
     };

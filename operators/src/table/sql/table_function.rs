@@ -5,7 +5,7 @@ use super::Catalog;
 use super::expr::convert_with;
 use super::query::{plain, renamed};
 use super::subquery::constants;
-use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::error::{Place, PlanError, PlanResult, counted};
 use crate::table::expr::{Expr, functions};
 use crate::table::plan::generator::{is_generator, is_table_only};
 use crate::table::plan::{Plan, analyzer};
@@ -86,7 +86,7 @@ pub(super) fn table_function(
         "collations" | "sql_keywords" if !args.is_empty() => {
             return Err(PlanError::new(
                 "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
-                format!("`{written}` has {} arguments, and takes none", args.len()),
+                format!("`{written}` has {}, and takes none", counted(args.len(), "argument")),
                 format!("{written}()"),
             )
             .at(here));
@@ -107,8 +107,8 @@ pub(super) fn table_function(
         return Err(PlanError::new(
             "NUM_TABLE_VALUE_ALIASES_MISMATCH",
             format!(
-                "`{written}` gives {} columns, but {} are named",
-                made.width(),
+                "`{written}` gives {}, but {} are named",
+                counted(made.width(), "column"),
                 alias.columns.len()
             ),
             "Name each column",

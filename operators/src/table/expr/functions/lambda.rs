@@ -7,7 +7,7 @@ use super::array::bounded_array;
 use super::map;
 use super::registry::{Call, Function, called, element_of, unexpected};
 use super::value_index::ValueIndex;
-use crate::table::error::{PlanError, PlanResult};
+use crate::table::error::{PlanError, PlanResult, counted};
 use crate::table::expr::bind::BIND;
 use crate::table::expr::cell::{Cell, elements};
 use crate::table::expr::coercion::operands::has_same_shape;
@@ -153,7 +153,7 @@ pub fn resolve_lambda(
     if args.len() < function.arity.0 || args.len() > function.arity.1 {
         return Err(PlanError::new(
             "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
-            format!("`{name}` has {} arguments", args.len()),
+            format!("`{name}` has {}", counted(args.len(), "argument")),
             function.help,
         ));
     }
@@ -337,7 +337,11 @@ impl LambdaCall<'_, '_> {
         if names.len() < least || names.len() > variables.len() {
             return Err(PlanError::new(
                 "INVALID_LAMBDA_FUNCTION_CALL.NUM_ARGS_MISMATCH",
-                format!("the lambda of `{}` has {} arguments, not {least}", self.name, names.len()),
+                format!(
+                    "the lambda of `{}` has {}, not {least}",
+                    self.name,
+                    counted(names.len(), "argument")
+                ),
                 "",
             ));
         }
