@@ -351,7 +351,7 @@ pub(super) fn unknown_join(operator: &JoinOperator) -> PlanError {
         JoinOperator::RightAnti(_) => ("RIGHT ANTI JOIN", "Swap the sides: b LEFT ANTI JOIN a"),
         JoinOperator::CrossApply => ("CROSS APPLY", lateral),
         JoinOperator::OuterApply => ("OUTER APPLY", "Write LEFT JOIN LATERAL (SELECT …)"),
-        JoinOperator::StraightJoin(_) => ("STRAIGHT_JOIN", "Write JOIN"),
+        JoinOperator::StraightJoin(_) => ("a STRAIGHT_JOIN b", "Write a JOIN b"),
         JoinOperator::ArrayJoin | JoinOperator::LeftArrayJoin | JoinOperator::InnerArrayJoin => {
             ("ARRAY JOIN", explode)
         }
