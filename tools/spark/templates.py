@@ -207,6 +207,25 @@ REGEX = one_of(
 )
 SMALL = one_of("0", "1", "2", "-1", "3", "5", "-2", "10", "NULL")
 
+JSON = one_of(
+    "'{\"a\":1,\"b\":[1,null,{\"c\":\"x\"}]}'", "'[1,\"y\",2.50]'", "'null'", "'{}'", "'1e3'", "'x'", "NULL"
+)
+JSON_PATH = one_of("'$.a'", "'$.b[1]'", "'$.b[2].c'", "'$[0]'", "'$.z.y'", "'$'", "'a'")
+VECTOR = one_of(
+    "array(1.0F,2.0F,-2.0F)", "array(0.0F,0.0F,0.0F)", "array(1.0F,NULL,2.0F)", "array(1.5F)", "NULL"
+)
+TIME_TEXT = one_of("'10:11:12.5'", "'23:59:59'", "'24:00'", "'1.2'", "'x'", "NULL")
+INTERVAL_TEXT = one_of(
+    "'1 year 2 months -3 days 4.5 seconds'",
+    "'interval 25 hours'",
+    "'-1 month'",
+    "'2 weeks'",
+    "'100 days 1 microsecond'",
+    "'x'",
+    "NULL",
+)
+XML = one_of("'<p><a>1</a><b>x</b><b>y</b></p>'", "'<p><a>z</a></p>'", "'<p/>'", "'<p'", "''", "NULL")
+
 TEMPLATES = [
     ("{0} + {1}", [NUMBER, NUMBER], NUMBER),
     ("{0} - {1}", [NUMBER, NUMBER], NUMBER),
@@ -571,4 +590,54 @@ TEMPLATES = [
     ("hash({0})", [INTS], INT),
     ("window_time(window({0},'1 hour'))", [TIMESTAMP], TIMESTAMP),
     ("window({0},'10 minutes','5 minutes','1 minute').start", [TIMESTAMP], TIMESTAMP),
+    # Functions that Spark added late. A VARIANT and an INTERVAL are compared as text.
+    ("string(parse_json({0}))", [JSON], STRING),
+    ("string(try_parse_json({0}))", [STRING], STRING),
+    ("string(variant_insert(parse_json({0}),{1},{2}))", [JSON, JSON_PATH, NUMBER], STRING),
+    ("string(try_variant_insert(parse_json({0}),{1},{2}))", [JSON, JSON_PATH, INT], STRING),
+    ("string(variant_set(parse_json({0}),{1},{2}))", [JSON, JSON_PATH, STRING], STRING),
+    ("string(try_variant_set(parse_json({0}),{1},{2}))", [JSON, JSON_PATH, DATE], STRING),
+    ("string(variant_delete(parse_json({0}),{1}))", [JSON, JSON_PATH], STRING),
+    ("string(try_variant_delete(parse_json({0}),{1}))", [JSON, JSON_PATH], STRING),
+    ("string(variant_array_append(parse_json({0}),{1},{2}))", [JSON, JSON_PATH, INT], STRING),
+    ("string(variant_strip_nulls(parse_json({0})))", [JSON], STRING),
+    ("variant_get(parse_json({0}),{1},{2})", [JSON, JSON_PATH, one_of("'string'")], STRING),
+    ("try_variant_get(parse_json({0}),{1},{2})", [JSON, JSON_PATH, one_of("'int'")], INT),
+    ("schema_of_variant(parse_json({0}))", [JSON], STRING),
+    ("string(to_variant_object({0}))", [STRUCT], STRING),
+    ("hex(hmac({0},{1}))", [BINARY, BINARY], STRING),
+    ("hex(hmac({0},{1},{2}))", [STRING, STRING, one_of("'SHA1'", "'SHA512'", "'x'")], STRING),
+    ("to_base32({0})", [BINARY], STRING),
+    ("from_base32({0})", [one_of("'MFRGG==='", "'mfrgg'", "''", "'M1'", "NULL")], BINARY),
+    ("jaro_winkler_similarity({0},{1})", [STRING, STRING], DOUBLE),
+    ("instr({0},{1},{2})", [STRING, STRING, SMALL], INT),
+    ("instr({0},{1},{2},{3})", [STRING, STRING, SMALL, SMALL], INT),
+    ("vector_norm({0},{1})", [VECTOR, one_of("1.0F", "2.0F", "FLOAT('inf')", "3.0F")], FLOAT),
+    ("vector_inner_product({0},{1})", [VECTOR, VECTOR], FLOAT),
+    ("vector_cosine_similarity({0},{1})", [VECTOR, VECTOR], FLOAT),
+    ("vector_l2_distance({0},{1})", [VECTOR, VECTOR], FLOAT),
+    ("string(vector_normalize({0},{1}))", [VECTOR, one_of("1.0F", "2.0F")], STRING),
+    ("string(to_time({0}))", [TIME_TEXT], STRING),
+    ("string(try_to_time({0},{1}))", [TIME_TEXT, one_of("'HH:mm:ss'", "'H.m'")], STRING),
+    ("string(make_time({0},{1},{2}))", [SMALL, SMALL, one_of("1.5", "60", "-1")], STRING),
+    ("hour(CAST({0} AS TIME))", [TIMESTAMP], INT),
+    ("string(time_trunc({0},CAST({1} AS TIME)))", [UNIT, TIMESTAMP_NTZ], STRING),
+    ("time_diff({0},CAST({1} AS TIME),CAST({2} AS TIME))", [UNIT, TIMESTAMP, TIMESTAMP], BIGINT),
+    ("string(make_interval({0},{1},{2},{3}))", [SMALL, SMALL, INT, INT], STRING),
+    ("string(try_make_interval(0,{0},0,{1},{2},0,{3}))", [INT, INT, INT, DECIMAL], STRING),
+    ("string(CAST({0} AS INTERVAL) * {1})", [INTERVAL_TEXT, NUMBER], STRING),
+    ("string(CAST({0} AS INTERVAL) / {1})", [INTERVAL_TEXT, NUMBER], STRING),
+    ("string(CAST({0} AS INTERVAL) + make_interval({1}))", [INTERVAL_TEXT, INT], STRING),
+    ("string(-CAST({0} AS INTERVAL))", [INTERVAL_TEXT], STRING),
+    ("extract({0} FROM CAST({1} AS INTERVAL))", [one_of("YEAR", "DAY", "SECOND"), INTERVAL_TEXT], INT),
+    ("{0} + CAST({1} AS INTERVAL)", [TIMESTAMP, INTERVAL_TEXT], TIMESTAMP),
+    ("{0} - CAST({1} AS INTERVAL)", [TIMESTAMP_NTZ, INTERVAL_TEXT], TIMESTAMP_NTZ),
+    ("{0} + CAST({1} AS INTERVAL)", [DATE, INTERVAL_TEXT], DATE),
+    ("{0} - make_interval(0,{1},0,{2})", [DATE, SMALL, SMALL], DATE),
+    ("hash(CAST({0} AS INTERVAL))", [INTERVAL_TEXT], INT),
+    ("to_xml(named_struct('a',{0},'b',{1}))", [NUMBER, STRING], STRING),
+    ("to_json(from_xml({0},'a INT, b ARRAY<STRING>'))", [XML], STRING),
+    ("schema_of_xml({0})", [one_of("'<p><a>1</a></p>'", "'<p><a>x</a><a>2</a></p>'")], STRING),
+    ("xpath_string({0},'p/a')", [XML], STRING),
+    ("xpath_int({0},'sum(p/a)')", [XML], INT),
 ]

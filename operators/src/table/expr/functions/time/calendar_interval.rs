@@ -9,7 +9,7 @@ use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, failed, long_fn};
 use crate::table::expr::functions::registry::{
-    Call, Function, Typed, any_nullable, cells, nullable_cells, take, typed_or_null, unexpected,
+    Call, Function, Typed, any_nullable, cells, take, typed_or_null, unexpected,
 };
 use crate::table::expr::{Node, Resolved};
 use crate::table::types::{DataType, DataType as T};
@@ -35,15 +35,13 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         "make_interval(100, 11, 1, 1, 12, 30, 1.5)",
         "100 years 11 months 8 days 12 hours 30 minutes 1.5 seconds",
     ),
-    nullable_cells(
+    cells(
         "try_make_interval",
         "try_make_interval(years[, months[, weeks[, days[, hours[, mins[, secs]]]]]]): \
          make_interval, but NULL if it overflows",
         (1, 7),
         made_types,
-        |a, _, arena| {
-            Ok(if a.contains(&Cell::Null) { Cell::Null } else { encoded(made(a), arena) })
-        },
+        |a, _, arena| Ok(encoded(made(a), arena)),
     )
     .usage("4.0.0", "try_make_interval(178956970, 8)", "NULL"),
     cells("calendar_interval_add", "interval + interval", (2, 2), internal, |a, call, arena| {
