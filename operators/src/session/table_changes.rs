@@ -81,6 +81,7 @@ pub(super) fn live_table(session: &Session, plan: &Arc<Plan>) -> Option<LiveTabl
 impl TableReader for PlannedTable {
     fn version(&self) -> Result<u64, EngineError> {
         let mut versions = Vec::with_capacity(self.scans.len() * 8);
+        #[cfg_attr(not(feature = "kafka"), allow(clippy::unused_enumerate_index))]
         for (_index, scan) in self.scans.iter().enumerate() {
             let version = match scan.format.as_str() {
                 #[cfg(feature = "kafka")]
