@@ -26,6 +26,27 @@ pub(super) const UNKNOWN: &str = "KAFKA_UNKNOWN_TOPIC";
 /// How long the client may take to answer a request for the ids of topics.
 const ASK_IDS: Duration = Duration::from_secs(5);
 
+/// Why the partitions of a topic are not known.
+#[derive(Debug)]
+pub enum TopicError {
+    /// The topic does not exist.
+    Unknown(EngineError),
+    /// The cluster refuses to answer, for example because a permission is missing.
+    Refused(EngineError),
+    /// The cluster does not answer.
+    Unreachable(EngineError),
+}
+
+impl From<TopicError> for EngineError {
+    fn from(error: TopicError) -> Self {
+        match error {
+            TopicError::Unknown(error)
+            | TopicError::Refused(error)
+            | TopicError::Unreachable(error) => error,
+        }
+    }
+}
+
 /// Requests to a cluster.
 #[derive(Clone)]
 pub struct Cluster {
@@ -41,6 +62,10 @@ impl Cluster {
     /// The partitions that a subscription selects. A listed topic that does not exist is an error.
     /// Of assigned partitions only the existing ones are selected.
     pub fn partitions(&self, subscription: &Subscription) -> Result<Partitions, EngineError> {
+        Ok(self.selected(subscription)?)
+    }
+
+    fn selected(&self, subscription: &Subscription) -> Result<Partitions, TopicError> {
         let mut partitions = Partitions::new();
         let mut add = |topic: &MetadataTopic| {
             let all = topic.partitions().iter().map(|partition| partition.id());
@@ -55,7 +80,9 @@ impl Cluster {
             Subscription::Pattern(_, pattern) => {
                 let metadata =
                     self.retried(|left| self.consumer.client().fetch_metadata(None, left));
-                let metadata = metadata.map_err(|e| self.client.failed("list the topics", &e))?;
+                let metadata = metadata.map_err(|error| {
+                    TopicError::Unreachable(self.client.failed("list the topics", &error))
+                })?;
                 // A pattern that exceeds the regex engine's step limit does not match.
                 let matches = |topic: &&MetadataTopic| pattern.is_match(topic.name()) == Ok(true);
                 metadata.topics().iter().filter(matches).for_each(add);
@@ -68,7 +95,7 @@ impl Cluster {
                         partitions.extend(all.map(|partition| (topic.clone(), partition)));
                     });
                     match known {
-                        Err(error) if error.condition() == UNKNOWN => {}
+                        Err(TopicError::Unknown(_)) => {}
                         known => known?,
                     }
                 }
@@ -83,9 +110,9 @@ impl Cluster {
         &self,
         subscription: &Subscription,
         missing: &mut BTreeSet<String>,
-    ) -> Result<Partitions, EngineError> {
+    ) -> Result<Partitions, TopicError> {
         let Subscription::Topics(topics) = subscription else {
-            return self.partitions(subscription);
+            return self.selected(subscription);
         };
         let mut all = Partitions::new();
         for topic in topics {
@@ -96,7 +123,7 @@ impl Cluster {
             });
             match found {
                 Ok(()) => drop(missing.remove(topic)),
-                Err(error) if error.condition() == UNKNOWN => drop(missing.insert(topic.clone())),
+                Err(TopicError::Unknown(_)) => drop(missing.insert(topic.clone())),
                 Err(error) => return Err(error),
             }
         }
@@ -109,7 +136,7 @@ impl Cluster {
         name: &str,
         patience: Duration,
         found: &mut dyn FnMut(&MetadataTopic),
-    ) -> Result<(), EngineError> {
+    ) -> Result<(), TopicError> {
         let until = Instant::now() + patience;
         loop {
             let metadata = self.retried(|left| {
@@ -124,7 +151,7 @@ impl Cluster {
                 }
             });
             let failed = |e| self.client.failed(&format!("read the topic {name}"), &e);
-            let metadata = metadata.map_err(failed)?;
+            let metadata = metadata.map_err(|e| TopicError::Unreachable(failed(e)))?;
             let topic = metadata.topics().iter().find(|topic| topic.name() == name);
             match topic.map(|topic| (topic, topic.error())) {
                 Some((topic, None)) if !topic.partitions().is_empty() => {
@@ -133,14 +160,14 @@ impl Cluster {
                 }
                 Some((_, Some(error))) if !is_unknown(error.into()) => {
                     let error = KafkaError::MetadataFetch(error.into());
-                    return Err(failed(error));
+                    return Err(TopicError::Refused(failed(error)));
                 }
                 _ if Instant::now() >= until => {
-                    return Err(EngineError::operator(
+                    return Err(TopicError::Unknown(EngineError::operator(
                         UNKNOWN,
                         format!("source kafka: there is no topic '{name}' at {}", self.servers()),
                         "Create it, or correct the name",
-                    ));
+                    )));
                 }
                 _ => thread::sleep(ASK_AGAIN),
             }

@@ -7,7 +7,7 @@
 
 use crate::connect::kafka::batch_delay::BatchDelay;
 use crate::connect::kafka::client::{ASK_AGAIN, is_transient};
-use crate::connect::kafka::cluster::{Cluster, Partitions, UNKNOWN, UNKNOWN_TOPIC};
+use crate::connect::kafka::cluster::{Cluster, Partitions, TopicError, UNKNOWN, UNKNOWN_TOPIC};
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
 use crate::connect::kafka::options::KafkaSourceConfig;
 use crate::connect::kafka::topic_ids::{KnownIds, TopicIds};
@@ -290,7 +290,7 @@ impl Asker {
         self.fixed(latest, own)
     }
 
-    fn existing(&mut self) -> Result<Partitions, EngineError> {
+    fn existing(&mut self) -> Result<Partitions, TopicError> {
         self.cluster.existing(&self.config.subscription, &mut self.missing)
     }
 
@@ -571,14 +571,20 @@ impl Listener {
 
 impl Asker {
     /// The partitions of the subscription, if they or the topics' ids are not those of the last
-    /// call. An error only for a topic that was deleted, or created again: an unreachable broker is
-    /// reported by the consumer. A partition counts as deleted if two looks in a row do not find it,
+    /// call. An error for a topic that was deleted, created again, or is refused: an unreachable
+    /// broker is reported by the consumer. A partition counts as deleted if two looks in a row do not find it,
     /// because a broker may not know a new topic yet.
     fn discover(
         &mut self,
         last: &mut Option<(Partitions, TopicIds)>,
     ) -> Result<Option<Partitions>, EngineError> {
-        let Ok(partitions) = self.existing() else { return Ok(None) };
+        let partitions = match self.existing() {
+            Ok(partitions) => partitions,
+            // The consumer does not report this: it only stops to fetch.
+            Err(TopicError::Refused(error)) => return Err(error),
+            // The next look may reach the cluster.
+            Err(_) => return Ok(None),
+        };
         let mut lacking: Partitions = self.known.difference(&partitions).cloned().collect();
         let suspected = std::mem::take(&mut self.suspected);
         let gone: Partitions = lacking.intersection(&suspected).cloned().collect();
@@ -674,6 +680,24 @@ mod tests {
         }
         drop(requests);
         thread.join().unwrap();
+    }
+
+    /// If the client learns it from the metadata, it stops to fetch, and reports no error to the source.
+    #[test]
+    fn continuous_mode_reports_a_permission_that_was_withdrawn() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("a", 1, 1).unwrap();
+        let mut asker = asker(&cluster.bootstrap_servers(), "a");
+        let mut last = None;
+        assert!(asker.discover(&mut last).unwrap().is_some());
+        let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+        cluster.topic_error("a", refused).unwrap();
+        let error = asker.discover(&mut last).unwrap_err();
+        assert_eq!(error.condition(), "KAFKA_FAILED");
+        assert!(error.to_string().contains("authorization failed"), "{error}");
+        // A broker that does not answer is no refusal.
+        drop(cluster);
+        assert_eq!(asker.discover(&mut last).unwrap(), None);
     }
 
     const DELETED: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
