@@ -139,7 +139,7 @@ UNIT_SECONDS = {"DAY": 86400, "HOUR": 3600, "MINUTE": 60, "SECOND": 1}
 
 def interval(text):
     """An interval in any of its spellings, as months or seconds."""
-    match = re.fullmatch(r"INTERVAL '(.*)' (YEAR|MONTH|DAY|HOUR|MINUTE|SECOND)(?: TO (\w+))?", text)
+    match = re.fullmatch(r"INTERVAL '([^']*)' (YEAR|MONTH|DAY|HOUR|MINUTE|SECOND)(?: TO (\w+))?", text)
     if match:
         value, unit, _ = match.groups()
         sign = -1 if value.startswith("-") else 1

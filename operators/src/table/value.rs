@@ -8,6 +8,8 @@ use crate::table::text::java_double::{write_double, write_float};
 use crate::table::text::json::write_variant;
 use crate::table::text::utf8;
 use crate::table::variant::Variant;
+use base64::Engine as _;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use std::fmt::{self, Write};
 
 /// The text that `show` prints for NULL. A cast to STRING writes `null` for a NULL in a nested
@@ -198,6 +200,14 @@ impl Default for Display {
     }
 }
 
+/// Base64 as Java decodes it: padding may be missing, and the bits that are left are ignored.
+const BASE64_OF_JAVA: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 /// The style of BINARY values in tables, as `spark.sql.binaryOutputStyle` sets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -222,11 +232,42 @@ impl BinaryStyle {
             Self::Utf8 => out.write_str(&utf8::decode(bytes)),
             Self::Basic => list("[]", bytes, out, ", ", |b, out| write!(out, "{}", *b as i8)),
             Self::Base64 => {
-                use base64::Engine;
                 out.write_str(&base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes))
             }
             Self::Hex => bytes.iter().try_for_each(|b| write!(out, "{b:02X}")),
             Self::HexDiscrete => list("[]", bytes, out, " ", |b, out| write!(out, "{b:02X}")),
+        }
+    }
+
+    /// Parses a BINARY value in this style. `None` for a text that is not in it.
+    pub(crate) fn parse(self, text: &str) -> Option<Vec<u8>> {
+        let byte = |digits: &str| {
+            let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+            is_hex.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+        };
+        match self {
+            Self::Utf8 => Some(text.as_bytes().to_vec()),
+            Self::Basic => {
+                let numbers = text.strip_prefix('[')?.strip_suffix(']')?.split(',');
+                numbers.map(|number| number.trim().parse::<i8>().ok().map(|b| b as u8)).collect()
+            }
+            Self::Base64 => BASE64_OF_JAVA.decode(text).ok(),
+            Self::Hex => {
+                let odd = text.len() % 2;
+                let (first, pairs) = text.split_at_checked(odd)?;
+                let first = (odd == 1).then_some(first);
+                let pairs = (0..pairs.len() / 2).map(|at| pairs.get(2 * at..2 * at + 2));
+                first.map(Some).into_iter().chain(pairs).map(|digits| byte(digits?)).collect()
+            }
+            Self::HexDiscrete => {
+                let inner = text.strip_prefix('[').unwrap_or(text);
+                let inner = inner.strip_suffix(']').unwrap_or(inner);
+                if inner.is_empty() {
+                    return Some(Vec::new());
+                }
+                let pairs = inner.split(' ');
+                pairs.map(|digits| byte(Some(digits).filter(|pair| pair.len() == 2)?)).collect()
+            }
         }
     }
 }
@@ -358,6 +399,65 @@ fn write_plain(negative: bool, digits: &str, scale: u8, out: &mut dyn Write) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Spark 4.3 has given these values, with `from_xml`.
+    #[test]
+    fn a_binary_value_is_parsed_in_each_style() {
+        type Texts = &'static [(&'static str, Option<&'static [u8]>)];
+        let cases: [(BinaryStyle, Texts); 5] = [
+            (BinaryStyle::Utf8, &[("Ea", Some(b"Ea")), ("[]", Some(b"[]"))]),
+            (
+                BinaryStyle::Basic,
+                &[
+                    ("[69, 97]", Some(b"Ea")),
+                    ("[ 69 ,97 ]", Some(b"Ea")),
+                    ("[-1, 5]", Some(b"\xff\x05")),
+                    ("[300]", None),
+                    ("[]", None),
+                    ("69", None),
+                    ("[69 97]", None),
+                ],
+            ),
+            (
+                BinaryStyle::Base64,
+                &[
+                    ("RWE", Some(b"Ea")),
+                    ("RWE=", Some(b"Ea")),
+                    ("456", Some(b"\xe3\x9e")),
+                    ("zz", Some(b"\xcf")),
+                    ("R!WE", None),
+                ],
+            ),
+            (
+                BinaryStyle::Hex,
+                &[
+                    ("4561", Some(b"Ea")),
+                    ("456", Some(b"\x04\x56")),
+                    ("ea", Some(b"\xea")),
+                    ("zz", None),
+                    ("+4", None),
+                    ("ü", None),
+                ],
+            ),
+            (
+                BinaryStyle::HexDiscrete,
+                &[
+                    ("[45 61]", Some(b"Ea")),
+                    ("ea fF", Some(b"\xea\xff")),
+                    ("[]", Some(b"")),
+                    ("[4]", None),
+                    ("4561", None),
+                    ("[]x", None),
+                    ("ü", None),
+                ],
+            ),
+        ];
+        for (style, texts) in cases {
+            for (text, bytes) in texts {
+                assert_eq!(style.parse(text).as_deref(), *bytes, "{style:?} {text}");
+            }
+        }
+    }
 
     #[test]
     fn values_are_shown_as_in_spark() {

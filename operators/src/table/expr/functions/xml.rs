@@ -145,9 +145,10 @@ fn compile_from_xml(args: Vec<Compiled>, call: Call) -> Compiled {
     let corrupt = fields.iter().position(|f| f.name == corrupt && f.data_type == T::String);
     let fails = is_fail_fast(&options);
     let width = fields.len();
-    let Ok(read) = read_options(&options, call.semantics.zone) else {
+    let Ok(mut read) = read_options(&options, call.semantics.zone) else {
         unreachable!("resolution has read the options")
     };
+    read.set_binary(call.semantics.binary_style);
     let reader = RecordReader::new(read, fields.clone(), corrupt);
     let Some(xml) = args.into_iter().next() else { unreachable!("counted") };
     let xml = xml.bytes();

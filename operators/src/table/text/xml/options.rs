@@ -5,6 +5,7 @@ use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::text::notation::Notation;
 use crate::table::text::xml::values::Values;
+use crate::table::value::BinaryStyle;
 
 /// The value of an option, `None` if it is not set.
 type Get<'g> = &'g mut dyn FnMut(&'static str) -> Option<String>;
@@ -27,6 +28,11 @@ pub struct ReadOptions {
 }
 
 impl ReadOptions {
+    /// Sets the style of BINARY values.
+    pub fn set_binary(&mut self, style: BinaryStyle) {
+        self.values.binary = style;
+    }
+
     /// Reads the options.
     pub fn read(get: Get<'_>, session_zone: Tz) -> PlanResult<Self> {
         let names = Names::read(get)?;
@@ -91,7 +97,7 @@ impl WriteOptions {
     }
 
     /// Sets the style of BINARY values.
-    pub fn set_binary(&mut self, style: crate::table::value::BinaryStyle) {
+    pub fn set_binary(&mut self, style: BinaryStyle) {
         self.notation.binary = style;
     }
 }

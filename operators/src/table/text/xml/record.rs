@@ -188,7 +188,8 @@ impl<'a> Reading<'a, '_> {
                 is_same(start, prefix) && is_same(end, name)
             };
             if let Some(index) = fields.iter().position(is_it) {
-                let value = self.options.values.convert(text, &fields[index].data_type)?;
+                let value =
+                    self.options.values.convert(text, &fields[index].data_type, self.arena)?;
                 columns[index] = Value::Scalar(value);
             }
         }
@@ -271,10 +272,12 @@ impl<'a> Reading<'a, '_> {
         let Some(index) = fields.iter().position(is_value) else { return Ok(()) };
         match &fields[index].data_type {
             T::Array(of) => {
-                let value = self.options.values.convert(text, of)?;
+                let value = self.options.values.convert(text, of, self.arena)?;
                 self.push(&mut columns[index], Value::Scalar(value));
             }
-            of => columns[index] = Value::Scalar(self.options.values.convert(text, of)?),
+            of => {
+                columns[index] = Value::Scalar(self.options.values.convert(text, of, self.arena)?)
+            }
         }
         Ok(())
     }
@@ -305,7 +308,7 @@ impl<'a> Reading<'a, '_> {
             match (self.events.peek()?, data_type) {
                 (Event::Start(_) | Event::Text(_), T::String) => {
                     let text = self.inner()?;
-                    let value = self.options.values.convert(text, data_type)?;
+                    let value = self.options.values.convert(text, data_type, self.arena)?;
                     return Ok(Value::Scalar(value));
                 }
                 (Event::Start(_) | Event::Text(_), T::Struct(fields)) => {
@@ -325,7 +328,7 @@ impl<'a> Reading<'a, '_> {
                     self.events.take()?;
                 }
                 (Event::Text(text), _) => {
-                    let value = self.options.values.convert(text, data_type)?;
+                    let value = self.options.values.convert(text, data_type, self.arena)?;
                     self.events.take()?;
                     self.skip_end()?;
                     return Ok(Value::Scalar(value));
@@ -340,14 +343,14 @@ impl<'a> Reading<'a, '_> {
         for (name, text) in tag.map(|tag| tag.attributes).unwrap_or_default() {
             let mut key = BumpString::from_str_in(&self.options.attribute_prefix, self.arena);
             key.push_str(name);
-            let value = self.options.values.convert(text, of)?;
+            let value = self.options.values.convert(text, of, self.arena)?;
             entries.push((key.into_bump_str(), Value::Scalar(value)));
         }
         loop {
             let (key, value) = match self.events.take()? {
                 Event::Start(tag) => (self.options.local(tag.name), self.field(of, None)?),
                 Event::Text(text) if !is_white(text) => {
-                    let value = Value::Scalar(self.options.values.convert(text, of)?);
+                    let value = Value::Scalar(self.options.values.convert(text, of, self.arena)?);
                     (&*self.arena.alloc_str(&self.options.value_tag), value)
                 }
                 Event::Text(_) => continue,

@@ -5,6 +5,8 @@ use crate::table::expr::cell::Cell;
 use crate::table::text::csv;
 use crate::table::text::notation::{Notation, integer};
 use crate::table::types::DataType;
+use crate::table::value::BinaryStyle;
+use bumpalo::Bump;
 
 /// The error of a text that is not of the wanted type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub(super) struct Misfit;
 pub(super) struct Values {
     /// Dates and times have the rules of CSV.
     pub times: csv::Values,
+    /// The style of BINARY values.
+    pub binary: BinaryStyle,
     trims: bool,
     null: Option<String>,
 }
@@ -29,7 +33,7 @@ impl Values {
         // With preferDate a date has exactly its pattern; else the rules of CAST apply.
         let fallback = prefers_date.then_some(false);
         let times = csv::Values::new(notation, fallback, String::new(), String::new())?;
-        Ok(Self { times, trims, null })
+        Ok(Self { times, binary: BinaryStyle::default(), trims, null })
     }
 
     /// A text without the white space around it, if the options say so.
@@ -45,7 +49,12 @@ impl Values {
     }
 
     /// Converts a text to a scalar value.
-    pub fn convert<'a>(&self, text: &'a str, data_type: &DataType) -> Result<Cell<'a>, Misfit> {
+    pub fn convert<'a>(
+        &self,
+        text: &'a str,
+        data_type: &DataType,
+        arena: &'a Bump,
+    ) -> Result<Cell<'a>, Misfit> {
         use DataType as T;
         let text = self.trimmed(text);
         if self.is_null(text) {
@@ -53,6 +62,10 @@ impl Values {
         }
         let value = match data_type {
             T::String | T::Null => Some(Cell::Bytes(text.as_bytes())),
+            T::Binary => {
+                let bytes = self.binary.parse(text);
+                bytes.map(|bytes| Cell::Bytes(arena.alloc_slice_copy(&bytes)))
+            }
             T::Boolean => boolean(text).map(Cell::Bool),
             T::Float | T::Double => self.double(text, data_type).map(Cell::Double),
             T::Decimal(..) => csv::decimal(text, data_type).map(Cell::Decimal),
