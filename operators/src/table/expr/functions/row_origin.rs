@@ -61,7 +61,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |_, _, arena| Ok(made(arena, "")),
     )
     .nondeterministic()
-    .usage("1.5.0", "input_file_name()", ""),
+    .usage("1.5.0", "length(input_file_name())", "0"),
     nullable_cells(
         "input_file_block_start",
         "input_file_block_start(): the first byte of the part of a file that a row comes from, or -1",
