@@ -592,3 +592,19 @@ fn columns_of_a_data_frame_change_beside_two_of_one_name() {
     assert_eq!(shown(joined.drop(["v"])), pair("k k w", "a a 2"));
     assert_eq!(shown(joined.drop(["k"])), pair("v w", "1 2"));
 }
+
+/// A condition that is copied below the projections would double at each of them.
+#[test]
+fn a_condition_above_many_projections_is_planned_in_time() {
+    for watermark in ["", " WATERMARK timestamp DELAY OF INTERVAL 1 SECOND"] {
+        let mut query = format!("SELECT value AS a FROM STREAM r{watermark}");
+        for _ in 0..60 {
+            query = format!("SELECT a + a AS a FROM ({query})");
+        }
+        let session = Session::new();
+        session.read_stream().format("rate").load().unwrap().create_temp_view("r");
+        let rows = session.sql(&format!("SELECT * FROM ({query}) WHERE a > 0")).unwrap();
+        let query = rows.write_stream().format("noop").start().unwrap();
+        query.stop().unwrap();
+    }
+}

@@ -313,11 +313,11 @@ fn waiting_line(waiting: &WaitingRows) -> String {
     let watermark = Value::Long(watermark_ms.saturating_mul(1000));
     let at = match watermark.display(&DataType::Timestamp, Tz::UTC) {
         Some(time) if *watermark_ms > 0 => format!("it is at {time} UTC"),
-        _ => "it has not advanced yet: a source has had no rows".to_string(),
+        _ => "it has not advanced yet".to_string(),
     };
     let what = match (is_join, rows) {
-        (true, 1) => "1 row of a join is buffered, and emitted without a match only",
-        (true, _) => "rows of a join are buffered, and those without a match are emitted only",
+        (true, 1) => "1 row of a join is buffered, and its matches are known only",
+        (true, _) => "rows of a join are buffered, and their matches are known only",
         (false, 1) => "1 group is not final, and is emitted only",
         (false, _) => "groups are not final, and are emitted only",
     };
@@ -341,7 +341,7 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration, failed: bool) {
     }
     if progress.late > 0 {
         let dropped = counted(progress.late, "row");
-        eprintln!("{name}: {dropped} dropped, which came behind the watermark");
+        eprintln!("{name}: {dropped} dropped as late: the watermark had passed their times");
     }
     for waiting in &progress.waiting {
         eprintln!("{name}: {}", waiting_line(waiting));

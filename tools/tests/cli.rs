@@ -531,8 +531,8 @@ fn a_join_is_named_in_the_words_of_the_query() {
     let text = format!("SET spark.sql.session.timeZone = UTC;\n{}", views.concat());
     let of = |query: &str| format!("{text}CREATE STREAMING TABLE joined USING console AS {query}");
     let output = job("run", &of(query), &["--trigger", "availableNow"]);
-    let held = "rows of a join are buffered, and those without a match are emitted only when the \
-                watermark has passed them (it is at 2024-01-01 00:00:15 UTC): LEFT OUTER join";
+    let held = "rows of a join are buffered, and their matches are known only when the watermark has \
+                passed them (it is at 2024-01-01 00:00:15 UTC): LEFT OUTER join";
     assert!(texts(&output).1.contains(held), "{}", texts(&output).1);
     let windows = "SELECT window.start, count(*) AS n FROM l GROUP BY window(t, '1 minute')";
     let output = job("run", &of(windows), &["--trigger", "availableNow"]);

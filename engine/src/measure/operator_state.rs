@@ -41,7 +41,7 @@ pub struct WaitedInput {
     pub since_us: i64,
 }
 
-/// The inputs of one join, and when they last received rows.
+/// When each input of a join last received rows, which tells how long the join has waited for it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct JoinWait {
     /// For each input, the start of the last epoch in which a row arrived, in microseconds since

@@ -1,4 +1,4 @@
-// The jobs of `millstream bench kafka` with Kafka Streams, which commits each 100 ms and caches nothing.
+// The jobs of `millstream bench kafka` with Kafka Streams, which commits each second and caches nothing.
 // Arguments: SERVERS JOB INPUT OUTPUT. Prints `ready` when it reads, and ends with its input.
 
 import java.nio.file.Files;

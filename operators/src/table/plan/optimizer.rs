@@ -94,6 +94,10 @@ pub fn optimize(plan: &Plan) -> Plan {
     }
 }
 
+/// The most nodes of a condition that is pushed below a projection. Each of many projections can
+/// double a condition.
+const PUSHED_SIZE_MAX: usize = 10_000;
+
 /// [`with_joined_rows`] leaves a union with at most this many branches unchanged.
 const FEW_BRANCHES: usize = 64;
 
@@ -256,7 +260,8 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
         Plan::Project(below, exprs)
             if has_watermark(&below)
                 && is_deterministic_expr(condition)
-                && exprs.iter().all(|(expr, _)| is_deterministic_expr(expr)) =>
+                && exprs.iter().all(|(expr, _)| is_deterministic_expr(expr))
+                && substituted_size(condition, &exprs) <= PUSHED_SIZE_MAX =>
         {
             let inner = substituted(condition, &exprs);
             Plan::Project(Box::new(filtered(*below, &inner)), exprs)
@@ -354,13 +359,25 @@ fn highest(expr: &Resolved) -> Option<usize> {
 
 /// Whether a projection `inner` can be merged into the expressions above it. Each of its
 /// expressions must be a column or a constant, be read never, or be deterministic and read once.
-fn may_go_into(inner: &[(Resolved, String)], outer: &[&Resolved]) -> bool {
+pub(super) fn may_go_into(inner: &[(Resolved, String)], outer: &[&Resolved]) -> bool {
     let mut reads = vec![0u32; inner.len()];
     outer.iter().for_each(|expr| count(expr, &mut reads));
     inner.iter().zip(reads).all(|((expr, _), reads)| {
         let free = matches!(expr.node, Node::Column(..) | Node::Literal(_));
         reads == 0 || free || reads == 1 && is_deterministic_expr(expr)
     })
+}
+
+/// The number of nodes that a condition has once the expressions of a projection replace its columns.
+fn substituted_size(condition: &Resolved, inner: &[(Resolved, String)]) -> usize {
+    fn size(expr: &Resolved) -> usize {
+        1 + expr.children().into_iter().map(size).sum::<usize>()
+    }
+    let mut reads = vec![0u32; inner.len()];
+    count(condition, &mut reads);
+    let copies = inner.iter().zip(reads);
+    let copies = copies.map(|((expr, _), reads)| size(expr).saturating_mul(reads as usize));
+    copies.fold(size(condition), usize::saturating_add)
 }
 
 /// Whether an expression calls no nondeterministic function. User-defined functions are assumed to

@@ -53,7 +53,7 @@ pub(super) struct Args {
     /// Length of a round, in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// Seconds at the beginning of a round that are not measured, a ninth of the others by default
+    /// Seconds at the beginning of a round that are not measured; by default a ninth of --seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3600))]
     warm_up: Option<u64>,
     /// Another program to measure in the same run: NAME=COMMAND
