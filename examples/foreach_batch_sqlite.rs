@@ -1,6 +1,7 @@
 //! Batches written to SQLite exactly once, also after a failure. The number of the last batch is
-//! stored in the transaction of its rows. A query with a `checkpointLocation` delivers a batch that
-//! it has not committed again, with the same number and rows; it is then skipped.
+//! stored in the transaction of its rows. After a restart, a query with a
+//! `checkpointLocation` delivers an uncommitted batch again, with the same number and rows. If the
+//! database already has this batch, the function skips it.
 //!
 //! `cargo run -p millstream-examples --example foreach_batch_sqlite`
 

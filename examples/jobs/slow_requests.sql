@@ -1,4 +1,4 @@
--- Requests that took longer than a second, from lines of JSON.
+-- Reads requests as JSON lines and prints those that took longer than a second.
 CREATE TEMPORARY VIEW requests USING socket OPTIONS (host 'log.example', port '514');
 CREATE STREAMING TABLE slow_requests USING console AS
 SELECT r.path AS path, r.ms AS ms

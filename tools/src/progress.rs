@@ -168,7 +168,7 @@ impl Watch {
         let thread = std::thread::Builder::new()
             .name("progress".to_string())
             .spawn(move || watch(&shared, progress, records));
-        // Without a thread there is no progress line.
+        // If the thread cannot be started, the command runs without a progress line.
         Self { ended, thread: thread.ok() }
     }
 }

@@ -65,7 +65,7 @@ pub(crate) struct ExplainArgs {
     set: Vec<String>,
 }
 
-/// The most bytes of a job file.
+/// The maximum size of a job file, in bytes.
 const JOB_BYTES_MAX: u64 = 64 << 20;
 
 /// Reads a job from a file, or from standard input for `-`. Fails if it is not UTF-8, or has more

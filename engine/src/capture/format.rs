@@ -99,7 +99,8 @@ pub enum Direction {
 
 /// The next event of this connection and direction continues the same write or datagram.
 pub const FLAG_MORE: u16 = 1;
-/// Flag of a datagram that was not captured completely, and of the gap for its rest, which follows.
+/// Flag of a datagram that was not captured completely. The gap event for its rest follows and has
+/// the flag too.
 pub const FLAG_CUT: u16 = 2;
 /// Flag of an open event: the connection began before the recording.
 pub const FLAG_MIDSTREAM: u16 = 4;

@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_search_for_a_block_is_bounded() {
-        // Heads of long blocks without a valid CRC, one behind the other.
+        // Consecutive heads that declare long blocks but have no valid CRC.
         let (mut bytes, _) = segment(0, &[0]);
         let head = bytes[64..64 + HEAD].to_vec();
         bytes.truncate(64);

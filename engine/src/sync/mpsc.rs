@@ -133,7 +133,7 @@ impl<T> Consumer<T> {
         Some(value)
     }
 
-    /// The most values that the queue can hold.
+    /// The maximum number of values in the queue.
     pub fn capacity(&self) -> usize {
         self.shared.mask + 1
     }

@@ -80,11 +80,11 @@ pub struct Totals {
     pub connections: Option<ConnectionTotals>,
     /// The number of rows emitted up to the last epoch.
     pub rows_emitted: u64,
-    /// The latency from ingest to sink of rows that a record caused directly; rows of closed
-    /// windows are excluded.
+    /// The latency from ingest to sink. It excludes rows of closed windows, which the watermark
+    /// releases and not a record.
     pub latency: Percentiles,
-    /// Up to three of the slowest rows up to the last epoch, slowest first, with the causes: from
-    /// different epochs or sinks, each slower than 100 us.
+    /// Up to three of the slowest rows up to the last epoch and the causes of their delay, slowest
+    /// first. Each took more than 100 us, and no two are from the same epoch and sink.
     pub slowest: Vec<Stall>,
 }
 

@@ -6,7 +6,7 @@
 
 use millstream_engine::collections::high_water::HighWater;
 
-/// Number of slots per chunk: the maximum that is copied at once.
+/// Number of slots per chunk. Growing the stack copies at most one chunk.
 const CHUNK: usize = 4096;
 /// Maximum number of chunks freed at the end of an epoch, in addition to a sixteenth of the
 /// surplus.

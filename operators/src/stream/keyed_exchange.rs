@@ -20,8 +20,8 @@ pub(in crate::stream) fn keyed_workers<R: Recipe>(
     }
 }
 
-/// Builds the instances of a keyed operator. If they or the instances upstream are several, an
-/// exchange by key precedes them; `pair` adds the key to a record, `route` chooses the instance.
+/// Builds the instances of a keyed operator. An exchange by key precedes them, unless one upstream
+/// instance feeds one instance. `pair` adds the key to a record, and `route` chooses the instance.
 pub(in crate::stream) fn keyed<R, K, M, S>(
     up: R,
     job: &mut Job,

@@ -8,7 +8,7 @@ use crate::table::plan::limits::nested;
 use std::borrow::Cow;
 use std::fmt;
 
-/// The most digits of a DECIMAL.
+/// The maximum precision of a DECIMAL: its number of digits.
 pub const DECIMAL_DIGITS_MAX: u8 = 38;
 
 /// A data type of Spark SQL.

@@ -113,7 +113,7 @@ impl PartialEq for Tolerant<'_> {
 }
 
 impl<'a> Comparison<'a> {
-    /// A comparison that takes place now.
+    /// Creates a comparison. Its time limit ([`SEARCH_TIME`]) starts now.
     pub(super) fn new(mode: Mode, key: &'a [String], tolerances: &'a [Tolerance]) -> Self {
         Self { mode, key, tolerances, latest: Instant::now() + SEARCH_TIME }
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Maximum depth of subfolders.
 const DEPTH_MAX: usize = 64;
-/// The most paths through links by which one folder is visited.
+/// The maximum number of paths through links by which one folder is visited.
 const VISITS_MAX: u32 = 100;
 /// Virtual file systems of the kernel. Their files refer to processes and devices.
 const KERNEL_FOLDERS: [&str; 3] = ["/proc", "/sys", "/dev"];

@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The most alternatives that one pattern may expand to.
+/// The maximum number of alternatives that one pattern may expand to.
 const ALTERNATIVES_MAX: usize = 10_000;
 
 /// Whether a path contains a special character of patterns.

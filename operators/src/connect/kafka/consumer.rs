@@ -14,7 +14,7 @@ use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The most records per call.
+/// The maximum number of records that one call takes from librdkafka's queue.
 const BATCH: usize = 256;
 
 /// A record or a partition event, in librdkafka's memory. Must be dropped before its consumer,

@@ -35,11 +35,11 @@ pub enum WindowFunction {
     CumulativeDistribution,
     /// `ntile(n)`.
     Tile(i64),
-    /// `lag` and `lead`: the value some rows after the current one, or before it if negative.
+    /// `lag` and `lead`: the value of the row at a distance from the current row.
     Shifted {
         /// The value.
         value: Resolved,
-        /// The distance of the row.
+        /// The distance in rows: positive towards later rows, negative towards earlier ones.
         offset: i64,
         /// The result if there is no such row.
         default: Resolved,

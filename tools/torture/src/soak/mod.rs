@@ -3,8 +3,8 @@
 //! missed rows arrive in a burst. Soon after, memory, checkpoint folder and latency must return to
 //! their previous levels, and no row may be lost.
 //!
-//! Each query runs in its own process, which reports on its standard output. If the machine does
-//! not reach the rate, it is halved, and the table says so.
+//! Each query runs in its own process, which reports on its standard output. If the machine
+//! cannot reach the rate, the query runs again with half the rate, and the table says so.
 
 mod check;
 mod child;

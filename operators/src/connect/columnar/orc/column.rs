@@ -24,7 +24,7 @@ use arrow_buffer::{BooleanBufferBuilder, NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType as Arrow, FieldRef};
 use std::sync::Arc;
 
-/// The most elements that the lists or maps of a column may have together in one batch.
+/// The maximum number of elements in all lists or maps of a column in one batch.
 const ELEMENTS_MAX: i64 = 64 << 20;
 
 /// Stream kinds, as numbered by the ORC specification.
@@ -59,7 +59,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// 2015-01-01 in a zone, in seconds since 1970. ORC counts timestamps from it.
+    /// The epoch of ORC timestamps: 2015-01-01 in a zone, in seconds since 1970.
     fn base_s(zone: Tz) -> i64 {
         to_utc(1_420_070_400_000_000, zone).div_euclid(1_000_000)
     }
@@ -143,8 +143,8 @@ struct Dictionary {
     ends: Vec<usize>,
 }
 
-/// The most bytes of a dictionary in memory, its entries' lengths included: as many as those of a
-/// Parquet page. A few compressed bytes could otherwise claim all memory.
+/// The maximum size of a dictionary in memory, including the lengths of its entries, in bytes. It
+/// equals the limit of a Parquet page. A few compressed bytes could otherwise claim all memory.
 const DICTIONARY_BYTES_MAX: usize = 256 << 20;
 
 impl Dictionary {

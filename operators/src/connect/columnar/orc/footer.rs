@@ -8,9 +8,9 @@ use crate::connect::columnar::orc::protobuf;
 use crate::connect::columnar::orc::protobuf::Item;
 use crate::table::types::{DataType, Field, Schema};
 
-/// The most bytes of a decompressed footer.
+/// The maximum size of a decompressed footer, in bytes.
 const FOOTER_BYTES_MAX: usize = 64 << 20;
-/// The most levels of nested types.
+/// The maximum nesting depth of types.
 const DEPTH_MAX: usize = 64;
 /// The type attribute in which Spark stores a column's SQL type.
 pub const SPARK_TYPE: &str = "spark.sql.catalyst.type";
@@ -74,7 +74,7 @@ pub struct Type {
     pub children: Vec<(String, Type)>,
     /// Precision and scale, meaningful for decimals only.
     pub decimal: (u8, u8),
-    /// The SQL type in Spark's attribute, if there is one.
+    /// The SQL type from the attribute [`SPARK_TYPE`]; `None` without this attribute.
     pub spark: Option<String>,
 }
 

@@ -4,7 +4,7 @@
 
 use crate::connect::columnar::orc::stream::Stream;
 
-/// The most values of a run.
+/// The maximum number of values in a run.
 const RUN: usize = 512;
 
 /// Decodes run-length encoded bytes.

@@ -7,7 +7,7 @@
 
 use crate::connect::columnar::orc::rle_decode::{Sign, packed_width};
 
-/// The most values of a run.
+/// The maximum number of values in a run.
 const RUN: usize = 512;
 /// The fewest values with a constant difference that get a run of their own.
 const STEPS: usize = 6;

@@ -23,7 +23,7 @@ const BLOCK_BYTES: usize = 256 << 10;
 const PROLEPTIC_GREGORIAN: u64 = 2;
 /// The version of the file format: 0.12.
 const VERSION: [u8; 2] = [0, 12];
-/// The writer number for writers that have none assigned.
+/// The writer number in the footer. ORC assigns numbers to writers; this one is not assigned.
 const WRITER: u64 = u32::MAX as u64;
 const MAGIC: &[u8] = b"ORC";
 

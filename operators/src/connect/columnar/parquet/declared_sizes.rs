@@ -9,14 +9,14 @@ use bytes::Bytes;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::ChunkReader;
 
-/// The most bytes of a decompressed page.
+/// The maximum size of a decompressed page, in bytes.
 const PAGE_BYTES_MAX: i64 = 256 << 20;
 /// A page header that is incomplete in a window of at least this many bytes is an error.
 const HEADER_BYTES_MAX: usize = 1 << 20;
 /// The bytes of a page header that are read first. A longer header is read again with a larger
 /// window.
 const HEADER_BYTES: usize = 4 << 10;
-/// The most bytes of a footer.
+/// The maximum size of a footer, in bytes.
 const FOOTER_BYTES_MAX: usize = 64 << 20;
 /// The bytes after the footer: its length and the format's magic number.
 const FOOTER_END: usize = 8;
@@ -26,7 +26,7 @@ const COLUMN_BYTES: u64 = 20;
 const ROW_GROUP_BYTES: u64 = 7;
 /// The smallest encoded size of a schema element, in bytes.
 const ELEMENT_BYTES: u64 = 3;
-/// The most levels of nested groups in the schema. Decoders walk the groups by recursion.
+/// The maximum nesting depth of groups in the schema. Decoders walk the groups by recursion.
 const NESTING_MAX: usize = 100;
 
 /// The decoded fields of a page header.

@@ -1,7 +1,7 @@
 //! Thrift's compact protocol, which Parquet footers and page headers use. It is decoded field by
 //! field and allocates nothing, whatever sizes the bytes claim.
 
-/// The most levels of nested structs.
+/// The maximum nesting depth of structs.
 const DEPTH_MAX: usize = 16;
 
 /// A cursor over encoded bytes. Its methods return `None` if the bytes end too early or are

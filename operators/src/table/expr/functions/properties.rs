@@ -27,8 +27,8 @@ pub fn is_operator(name: &str) -> bool {
     )
 }
 
-/// The node of a `try_` function that gives NULL only for an error of the operation itself. That of
-/// one that gives NULL for any error is `try`.
+/// The name of the expression node for `try_` functions that return NULL only for an error of the
+/// operation itself. The node for those that return NULL for any error is named `try`.
 pub const TRY_RESULT: &str = "try_result";
 
 /// Whether an error of an operand of a `try_` function fails the query. As in Spark, this depends on
@@ -43,8 +43,8 @@ pub(super) fn fails_of_operands(name: &str, args: &[Resolved]) -> bool {
     }
 }
 
-/// Whether a function that is evaluated on cells works on the raw bytes of texts. For other such
-/// functions, invalid UTF-8 is replaced before the call.
+/// Whether a function that is evaluated on cells gets the raw bytes of its text arguments. Other
+/// functions on cells get texts in which invalid UTF-8 has been replaced.
 pub(super) fn keeps_bytes(name: &str) -> bool {
     matches!(
         name,

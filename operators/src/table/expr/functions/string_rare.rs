@@ -20,7 +20,7 @@ const TEXT_BYTES_MAX: usize = 1 << 26;
 /// The largest set of characters that is scanned linearly; for larger ones an index is built.
 const FEW_CHARS: usize = 16;
 
-/// The most steps of one call of `jaro_winkler_similarity` or `instr`.
+/// The maximum number of steps of one call of `jaro_winkler_similarity` or `instr`.
 pub(super) const STEPS_MAX: usize = 1 << 27;
 
 pub(super) static FUNCTIONS: &[Function] = &[

@@ -44,8 +44,8 @@ impl Histogram {
 
     /// Adds a value.
     pub fn add(&mut self, value: f64) {
-        // The search is that of Spark, also in its treatment of NaN, which is neither larger nor
-        // smaller than any bin.
+        // As in Spark, NaN compares as neither larger nor smaller than any bin, so the search stops
+        // at the first bin that it examines.
         let (mut at, mut low, mut high) = (0, 0, self.bins.len());
         while low < high {
             at = usize::midpoint(low, high);

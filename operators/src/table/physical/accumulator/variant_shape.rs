@@ -6,7 +6,8 @@ use crate::table::expr::compile::{EvalError, failed};
 use crate::table::types::{DataType, Field};
 use crate::table::variant::{Shape, merge_types};
 
-/// The most fields and elements of the type, at all levels. A long name counts as several.
+/// The maximum number of fields and elements of the type, at all levels. A long name counts as
+/// several.
 const PARTS_MAX: usize = 100_000;
 /// The bytes of a name that count as a field.
 const NAME_BYTES: usize = 64;
