@@ -11,11 +11,11 @@ pub const UNTIMED: u64 = u64::MAX;
 /// are idle. Any later watermark of the input counts again.
 pub const IDLE: i64 = i64::MAX;
 
-/// The watermark of an idle partition of a source. It is ignored only beside the other partitions
-/// of the source: if all are idle, the largest of their watermarks is that of the source.
+/// The watermark of an idle partition of a source. It is ignored while another partition of the
+/// source is active. If all are idle, the source's watermark is the largest of their watermarks.
 pub const PARTITION_IDLE: i64 = i64::MAX - 1;
 
-/// Whether a watermark is a mark of idleness and no time: [`IDLE`] or [`PARTITION_IDLE`].
+/// Whether a watermark is a mark of idleness, not a time: [`IDLE`] or [`PARTITION_IDLE`].
 #[inline]
 pub fn is_idle(watermark_us: i64) -> bool {
     watermark_us >= PARTITION_IDLE

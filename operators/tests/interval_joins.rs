@@ -40,7 +40,7 @@ struct Join {
     /// The upper bound of this difference, in seconds.
     upper: i64,
     delay: i64,
-    /// Pairs whose numbers have a sum divisible by this are no match.
+    /// Pairs whose numbers have a sum divisible by this are not a match.
     without: u64,
 }
 

@@ -66,7 +66,7 @@ fn a_pivot_has_a_column_for_each_value_and_aggregate() {
              ORDER BY earnings",
             "net: NULL, 2012, 2012, NULL, NULL, 2013",
         ),
-        // An aggregate that is no number is computed by a filter, so `count` has no NULL.
+        // An aggregate that is not a number is computed by a filter, so `count` has no NULL.
         (
             "SELECT * FROM (SELECT course, year FROM sales) PIVOT (count(1) n, max(course) m \
              FOR year IN (2012, 2020))",

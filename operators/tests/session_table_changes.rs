@@ -258,7 +258,7 @@ fn range_and_set_operations_do_not_call_functions_of_the_user() {
     ] {
         assert_eq!(rows(&session, query), [expected], "{query}");
     }
-    // Arguments of `range` are the user's text, and a function of the user is no constant.
+    // Arguments of `range` are the user's text, and a function of the user is not a constant.
     let refused = run(&session, "SELECT * FROM range(sum(1, 2), 1)").unwrap_err();
     assert_eq!(refused, "NON_FOLDABLE_ARGUMENT");
 }

@@ -134,7 +134,7 @@ fn a_with_clause_passes_on_the_settings() {
     assert_eq!(session.sql(query).unwrap().collect().unwrap(), [[Value::Long(3)]]);
 }
 
-/// The value of an aggregation over no rows is computed, also where it is no constant.
+/// The value of an aggregation over no rows is computed, also where it is not a constant.
 #[test]
 fn an_outer_row_without_a_group_gets_the_value_over_no_rows() {
     let of = |value: &str| format!("SELECT k, (SELECT {value} FROM b WHERE b.k = a.k) FROM a");

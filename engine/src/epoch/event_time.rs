@@ -245,8 +245,9 @@ impl Input {
     }
 }
 
-/// The watermark of a source: the smallest of its active partitions; if all are idle, the largest.
-/// And whether the source is idle, so that it does not count beside others.
+/// Returns the watermark of a source, and whether the source is idle, so that it does not hold back
+/// other sources. The watermark is the smallest of the active partitions; if all are idle, the
+/// largest.
 fn combined(partitions: &[Input]) -> (Option<i64>, bool) {
     let active = partitions.iter().filter(|input| !is_idle(input.idle_mark()));
     let smallest = active.filter_map(|input| input.watermark_ms).min();

@@ -324,8 +324,8 @@ impl Job {
         self.idle_after_ns = after_ns;
     }
 
-    /// Sets after how long without records a partition of a source is ignored beside the source's
-    /// other partitions, in continuous mode. It must be shorter than the idle time-out. Call this
+    /// Sets the time without records after which a partition no longer holds back the watermark of
+    /// its source, in continuous mode. It must be shorter than the idle time-out. Call this
     /// before the source is created.
     pub fn set_partition_idle_timeout(&mut self, after_ns: Option<u64>) {
         self.partition_idle_after_ns = after_ns;

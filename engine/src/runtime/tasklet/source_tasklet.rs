@@ -115,7 +115,8 @@ pub struct SourceTasklet<S, D> {
     continuous: bool,
     resume: Option<Offset>,
     idle_timeout: IdleTimeout,
-    /// The time-out of a partition beside the others of its source.
+    /// The time-out after which an idle partition no longer holds back the other partitions of the
+    /// source.
     partition_timeout: IdleTimeout,
     /// Whether the chain was full, so that the source is not idle although it emitted nothing.
     was_blocked: bool,

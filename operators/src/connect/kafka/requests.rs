@@ -695,7 +695,7 @@ mod tests {
         let error = asker.discover(&mut last).unwrap_err();
         assert_eq!(error.condition(), "KAFKA_FAILED");
         assert!(error.to_string().contains("authorization failed"), "{error}");
-        // A broker that does not answer is no refusal.
+        // A broker that does not answer is not a refusal.
         drop(cluster);
         assert_eq!(asker.discover(&mut last).unwrap(), None);
     }

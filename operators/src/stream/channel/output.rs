@@ -98,8 +98,9 @@ impl<T: Send> Output<T> {
         if value.is_none() { self.refill() } else { value }
     }
 
-    /// Releases the ring's slots. If the overflow list is in use, takes the next result from the
-    /// ring or from the list. `None` otherwise, or if there is none.
+    /// Releases the ring's slots, so that the sink can fill them. If the overflow list is in use,
+    /// takes the next result from the ring or from the list. Returns `None` otherwise, and if both
+    /// are empty.
     #[inline]
     fn refill(&mut self) -> Option<T> {
         if self.ring.release()

@@ -62,8 +62,8 @@ impl Decoder {
         Ok(Self { step, physical })
     }
 
-    /// Adds fields to the end of the decoded struct, which are NULL. A value that is no struct stays
-    /// as it is.
+    /// Adds NULL fields to the end of the decoded struct. Does nothing for a value that is not a
+    /// struct.
     pub fn with_extra_fields(mut self, count: usize) -> Self {
         self.step.widen(count);
         self

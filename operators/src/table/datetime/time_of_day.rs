@@ -48,7 +48,7 @@ pub fn parse_time(text: &str) -> Option<i64> {
         _ => (text, None),
     };
     let text = text.strip_prefix('T').unwrap_or(text);
-    // An hour alone is no time.
+    // An hour alone is not a time.
     if !text.contains(':') {
         return None;
     }

@@ -257,7 +257,7 @@ impl Call<'_> {
         PlanError::new("DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE", reason, fix)
     }
 
-    /// The value of a constant argument, cast to a type. Fails if it is no constant, or NULL.
+    /// The value of a constant argument, cast to a type. Fails if it is not a constant, or NULL.
     fn evaluated(&self, arg: &Resolved, to: &DataType) -> PlanResult<Value> {
         check_constant(arg, self.written)?;
         Ok(evaluate(&arg.clone().coerce(to), Semantics::default())?)

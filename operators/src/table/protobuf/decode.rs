@@ -74,8 +74,7 @@ impl Found {
     }
 }
 
-/// The bytes of a message: parts of the record, which are read as if they stood one behind the
-/// other.
+/// The bytes of a message: one or several parts of the record, which are read as one sequence.
 #[derive(Clone, Copy)]
 enum Parts {
     One(usize, usize),
@@ -405,7 +404,8 @@ impl<'d> Reader<'_, 'd> {
         }
     }
 
-    /// Writes a value that is no message. `bits` is a number as it is on the wire, or a range.
+    /// Writes a value that is not a message. `bits` is a number in wire format, or the range
+    /// of the bytes of a text or BINARY (start and end, 32 bits each).
     fn scalar<B: Bytes>(
         &mut self,
         value: &Value,

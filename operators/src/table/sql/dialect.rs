@@ -127,7 +127,7 @@ impl Dialect for Spark {
     }
 }
 
-/// Whether a word at the start of an expression can be parsed as a name: it is no keyword of the
+/// Whether a word at the start of an expression can be parsed as a name: it is not a keyword of the
 /// parser, or one that is often used as a name.
 fn is_name(word: &Word) -> bool {
     use Keyword as K;

@@ -124,7 +124,8 @@ const CLAUSES: [Keyword; 24] = [
     Keyword::MINUS,
     Keyword::USING,
 ];
-/// Further keywords of clauses that may follow a relation, and so are not its alias.
+/// More keywords that cannot be the alias of a relation, because they start a clause that may
+/// follow the relation.
 const BEHIND_RELATION: [Keyword; 9] = [
     Keyword::TABLESAMPLE,
     Keyword::OFFSET,

@@ -36,7 +36,7 @@ enum Bracket {
 pub(super) struct Brackets(Vec<Bracket>);
 
 impl Brackets {
-    /// Whether a `>>` at this position closes two types, and is no operator.
+    /// Whether a `>>` at this position closes two types, and is not an operator.
     pub fn ends_two_types(&self) -> bool {
         self.0.ends_with(&[Bracket::Type, Bracket::Type])
     }

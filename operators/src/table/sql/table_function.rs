@@ -29,7 +29,7 @@ const LISTS: [&str; 3] = ["collations", "range", "sql_keywords"];
 /// The prefix of the name of a call in FROM, for generators that are only called there.
 pub(super) const IN_FROM: &str = "\0in from ";
 
-/// Whether a name is that of a table function that is no generator.
+/// Whether a name is that of a table function that is not a generator.
 pub(super) fn is_list(name: &str) -> bool {
     LISTS.iter().any(|list| list.eq_ignore_ascii_case(name))
 }

@@ -47,7 +47,7 @@ pub enum TableStatement {
         name: String,
         /// Whether the statement is `DROP VIEW`.
         is_view: bool,
-        /// Whether a name that does not exist is no error.
+        /// Whether a name that does not exist is not an error.
         if_exists: bool,
     },
 }

@@ -14,7 +14,7 @@ pub(super) enum Step {
     Element(usize),
 }
 
-/// The error of a text that is no path.
+/// The error of a text that is not a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPath;
 

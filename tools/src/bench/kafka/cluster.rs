@@ -105,7 +105,7 @@ impl Drop for Cluster {
         let topics = self.topics.borrow();
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         if !topics.is_empty() {
-            // A topic that is left behind is no error of the measurement.
+            // A topic that is left behind is not an error of the measurement.
             drop(block_on(self.admin.delete_topics(&topics, &AdminOptions::new())));
         }
     }

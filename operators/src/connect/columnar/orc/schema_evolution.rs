@@ -123,7 +123,7 @@ pub fn float(cell: Cell<'_>) -> Option<f32> {
 }
 
 /// Converts a value to the unscaled value of the decimal type `to`. Returns `None` if it does not
-/// fit, and for NaN, infinity, bytes and text that is no number.
+/// fit, and for NaN, infinity, bytes and text that is not a number.
 pub fn decimal(cell: Cell<'_>, to: &DataType) -> Option<i128> {
     let scaled = |value, scale| rescale(value, scale, to).ok().flatten();
     match cell {

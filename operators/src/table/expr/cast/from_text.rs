@@ -16,7 +16,7 @@ use crate::table::types::{DataType, Physical};
 /// Compiles a cast from STRING. A cast to STRING or BINARY returns the bytes unchanged.
 pub(super) fn from_text(f: BytesFn, to: DataType, on_error: OnError, zone: Tz) -> Compiled {
     match to.physical() {
-        // A text that is no interval is NULL, also in ANSI mode.
+        // A text that is not an interval is NULL, also in ANSI mode.
         Physical::Bytes if to == DataType::CalendarInterval => bytes_fn(move |cx| {
             let Some(bytes) = f(cx)? else { return Ok(None) };
             let interval = CalendarInterval::parse(text(bytes));

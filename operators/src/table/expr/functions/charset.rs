@@ -254,7 +254,7 @@ fn to_base32<'a>(bytes: &[u8], arena: &'a Bump) -> &'a [u8] {
     out.into_bump_slice()
 }
 
-/// Decodes base 32 in either case. What is no digit is skipped, and padding ends the text. As in
+/// Decodes base 32 in either case. What is not a digit is skipped, and padding ends the text. As in
 /// Spark, a single digit at the end is a byte.
 fn from_base32<'a>(text: &[u8], arena: &'a Bump) -> &'a [u8] {
     let mut out = BumpVec::with_capacity_in(text.len() / 8 * 5 + 5, arena);

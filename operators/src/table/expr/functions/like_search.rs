@@ -62,7 +62,7 @@ impl Search {
     }
 
     /// The byte offset of the end of the first match at or after the byte `from`; `None` if there
-    /// is no match. Fails if the budget of reads is used up.
+    /// is not a match. Fails if the budget of reads is used up.
     pub fn find_end(
         &self,
         from: usize,

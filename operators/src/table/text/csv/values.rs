@@ -70,7 +70,7 @@ impl Values {
                 Some(value) => writer.decimal(index, value),
                 None => return false,
             },
-            // A text that is no interval is NULL, not a malformed record.
+            // A text that is not an interval is NULL, not a malformed record.
             T::CalendarInterval => {
                 if let Some(interval) = CalendarInterval::parse(text) {
                     writer.bytes(index, &interval.to_bytes());
@@ -191,8 +191,8 @@ pub(in crate::table::text) fn java_double(text: &str, data_type: &DataType) -> O
     number::double(text, data_type)
 }
 
-/// Parses a decimal number. Commas are ignored. `None` if the text has white space, is no number or
-/// does not fit the type.
+/// Parses a decimal number. Commas are ignored. `None` if the text has white space, is not a number
+/// or does not fit the type.
 pub(in crate::table::text) fn decimal(text: &str, data_type: &DataType) -> Option<i128> {
     if let Some(unscaled) = number::short_decimal(text, data_type) {
         return Some(unscaled);

@@ -11,7 +11,7 @@ use DataType as T;
 /// The reason why a value cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unwritable {
-    /// A field or a key is no name of XML.
+    /// A field or a key is not a name of XML.
     Name(String),
     /// XML has no such character.
     Char(char),

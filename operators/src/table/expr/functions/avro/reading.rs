@@ -36,7 +36,7 @@ pub const OPTIONS: [&str; 12] = [
     "positionalFieldMatching",
 ];
 
-/// The option names of `to_avro` beside those of the registry.
+/// The option names of `to_avro`, in addition to those of the registry.
 pub const WRITER_OPTIONS: [&str; 1] = [SCHEMA_ID];
 
 /// The schemas that the data was written with.

@@ -276,7 +276,7 @@ enum Scalar<'t> {
     Double(f64),
     Decimal(i128),
     Bytes(Cow<'t, [u8]>),
-    /// NULL, for a text that is no interval.
+    /// NULL, for a text that is not an interval.
     Null,
 }
 
